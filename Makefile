@@ -1,0 +1,81 @@
+# Everything is built, checked and measured from here; `make` alone lists what there is.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BIN     := bin
+TOOLS   ?= $(HOME)/.cache/signalman-tools
+LDFLAGS := -s -w -X github.com/signalman-ci/signalman/internal/version.Version=$(VERSION)
+GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+COMMANDS := supervisor worker-shell
+GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
+BUF      := $(TOOLS)/buf-v1.75.0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: build
+build: ## build all binaries into bin/ (static, stripped)
+	@mkdir -p $(BIN)
+	@$(foreach c,$(COMMANDS),$(GOBUILD) -o $(BIN)/$(c) ./cmd/$(c) &&) true
+
+.PHONY: demo
+demo: build ## run the example jobs through a hub on this machine and show their logs
+	$(BIN)/supervisor dev examples/*.yaml
+
+.PHONY: test
+test: build ## run all tests with the race detector
+	@scripts/test-needs
+	go test -race -count=1 ./...
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for a short time
+	scripts/fuzz 20s
+
+.PHONY: bench
+bench: build ## measure speed and memory; the table goes to docs/benchmarks.md
+	go run ./test/bench -o docs/benchmarks.md
+
+.PHONY: check
+check: format lint generate-check deps-check test ## all that a change has to pass
+
+.PHONY: format
+format: ## check the formatting
+	@test -z "$$(gofmt -l cmd internal shared test)" || { gofmt -l cmd internal shared test; echo "run: gofmt -w on these"; exit 1; }
+
+.PHONY: lint
+lint: $(GOLANGCI) $(BUF) ## lint the code and the protocol
+	go vet ./...
+	$(GOLANGCI) run ./...
+	cd shared/protocol/proto && $(BUF) lint
+
+.PHONY: generate
+generate: $(BUF) ## generate code from the protocol
+	cd shared/protocol/proto && $(BUF) generate
+
+.PHONY: generate-check
+generate-check: generate ## check that the generated code is up to date
+	git diff --exit-code -- shared/protocol/internal
+
+.PHONY: deps-check
+deps-check: ## check what the supervisor links, and that go.mod is tidy
+	@! go list -deps ./cmd/supervisor | grep -E '^(k8s.io|github.com/docker)/' || { echo "cmd/supervisor must not link these"; exit 1; }
+	go mod tidy -diff
+
+.PHONY: cross
+cross: ## build for every platform
+	@for p in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64; do \
+		echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/supervisor && \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/worker-shell || exit 1; done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN)
+
+$(GOLANGCI):
+	@mkdir -p $(TOOLS)
+	cd tools/lint && go build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(BUF):
+	@mkdir -p $(TOOLS)
+	cd tools/buf && go build -o $@ github.com/bufbuild/buf/cmd/buf

@@ -1,0 +1,208 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/signalman-ci/signalman/internal/hub"
+	"github.com/signalman-ci/signalman/internal/job"
+	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/internal/request"
+	"github.com/signalman-ci/signalman/internal/uploader"
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+// event is a step of a job, as its goroutine reports it to the loop.
+type event struct {
+	kind   eventKind
+	result protocol.Result // with finished
+}
+
+type eventKind int
+
+const (
+	held     eventKind = iota // the request is on disk
+	dropped                   // the job isn't this slot's
+	finished                  // the log is delivered
+)
+
+// current is the job a slot has.
+type current struct {
+	folder *jobdir.Folder
+	// stopping is closed to stop the job, forgotten when the hub has given it up: its log is worth nothing any more.
+	stopping, forgotten chan struct{}
+	stop, forget        func()
+	done                chan struct{} // closed when the job's goroutine has ended
+}
+
+func newCurrent(folder *jobdir.Folder) *current {
+	c := &current{folder: folder, stopping: make(chan struct{}), forgotten: make(chan struct{}), done: make(chan struct{})}
+	c.stop = sync.OnceFunc(func() { close(c.stopping) })
+	c.forget = sync.OnceFunc(func() { close(c.forgotten) })
+	if folder.State().StopRequested {
+		c.stop()
+	}
+	return c
+}
+
+// held tells whether the job's request has been had already.
+func (c *current) held() bool {
+	_, err := c.folder.Request()
+	return err == nil
+}
+
+// runCurrent takes a job from its request to its delivered log.
+func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) {
+	defer close(c.done)
+	report := func(e event) {
+		select {
+		case a.events <- e:
+		case <-ctx.Done():
+		}
+	}
+	log := a.Logger.With("job", c.folder.ID())
+	resumed := c.held()
+	raw, err := a.request(ctx, c, accessToken)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case hub.NotFound(err):
+		log.Warn("the hub says that the job isn't this slot's; dropped")
+		if err := c.folder.Remove(); err != nil {
+			log.Error("cannot remove the job's folder", "error", err)
+		}
+		report(event{kind: dropped})
+		return
+	case err != nil:
+		log.Error("cannot have the job's request; the job fails", "error", err)
+		report(event{kind: finished, result: protocol.Failed})
+		return
+	}
+	if !resumed {
+		report(event{kind: held})
+	}
+	result, err := a.runHeld(ctx, c, raw, accessToken, resumed)
+	if err != nil {
+		if ctx.Err() != nil {
+			return
+		}
+		log.Error("the job's log is broken; the job fails", "error", err)
+		result = protocol.Failed
+	}
+	if err := c.folder.Update(func(s *jobdir.State) { s.Outcome = string(result) }); err != nil {
+		log.Error("cannot note the job's outcome", "error", err)
+	}
+	report(event{kind: finished, result: result})
+}
+
+// request fetches the job's request, which can be had once, and keeps it on disk; or reads it there.
+func (a *Agent) request(ctx context.Context, c *current, accessToken string) ([]byte, error) {
+	if raw, err := c.folder.Request(); err == nil {
+		return raw, nil
+	}
+	raw, err := backoff.Retry(ctx, func() ([]byte, error) {
+		raw, err := a.Hub.GetJob(ctx, accessToken, c.folder.ID())
+		if hub.NotFound(err) {
+			return nil, backoff.Permanent(err)
+		}
+		return raw, err
+	}, backoff.WithMaxElapsedTime(a.Limits.Fetch))
+	if err != nil {
+		return nil, err
+	}
+	return raw, c.folder.SaveRequest(request.WithoutTokens(raw))
+}
+
+// runHeld runs a job whose request is there, and ships its log meanwhile.
+func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, accessToken string, resumed bool) (protocol.Result, error) {
+	req, logger, requestErr := request.Parse(raw, c.folder.ID())
+	up := a.startUpload(ctx, c, logger, accessToken, resumed)
+	defer up.cancel()
+
+	result, err := job.New(a.Job, c.folder).Run(ctx, req, requestErr, c.stopping)
+	if err != nil {
+		return "", err
+	}
+	up.Finish()
+	select {
+	case <-up.done:
+	case <-c.forgotten:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case <-time.After(a.FlushTimeout):
+		a.Logger.Error("the log could not be delivered in time; its rest stays on disk", "job", c.folder.ID(),
+			"after", a.FlushTimeout, "delivered events", c.folder.State().Acked, "log", c.folder.EventsPath())
+	}
+	return result, nil
+}
+
+// upload is the shipping of a job's log under way.
+type upload struct {
+	*uploader.Uploader
+	cancelRun context.CancelFunc
+	done      chan struct{}
+}
+
+func (u *upload) cancel() {
+	u.cancelRun()
+	<-u.done
+}
+
+// startUpload ships the job's log if there is somewhere to ship it to.
+func (a *Agent) startUpload(ctx context.Context, c *current, logger request.Logger, accessToken string, resumed bool) *upload {
+	ctx, cancel := context.WithCancel(ctx)
+	st := c.folder.State()
+	up := &upload{cancelRun: cancel, done: make(chan struct{}), Uploader: uploader.New(uploader.Options{
+		Path: c.folder.EventsPath(), From: uploader.Position{Index: st.Acked, Offset: st.AckedOffset}, Resumed: resumed,
+		Service: &logService{hub: a.Hub, url: logger.URL, accessToken: accessToken}, Token: logger.Token,
+		Save: func(p uploader.Position) error {
+			return c.folder.Update(func(s *jobdir.State) { s.Acked, s.AckedOffset = p.Index, p.Offset })
+		},
+		Logger: a.Logger.With("job", c.folder.ID()),
+	})}
+	go func() {
+		defer close(up.done)
+		if st.LogFull {
+			return
+		}
+		if logger.URL == "" {
+			a.Logger.Error("the job's request names no place for its log; it stays on disk", "job", c.folder.ID(), "log", c.folder.EventsPath())
+			return
+		}
+		err := up.Run(ctx)
+		switch {
+		case errors.Is(err, uploader.ErrFull):
+			a.Logger.Warn("the hub takes no more of the job's log; its rest stays on disk", "job", c.folder.ID(), "log", c.folder.EventsPath())
+			err = c.folder.Update(func(s *jobdir.State) { s.LogFull = true })
+		case ctx.Err() != nil:
+			return
+		}
+		if err != nil {
+			a.Logger.Error("cannot ship the job's log", "job", c.folder.ID(), "error", err)
+		}
+	}()
+	return up
+}
+
+// logService is the hub's log service for one job.
+type logService struct {
+	hub              *hub.Client
+	url, accessToken string
+}
+
+func (s *logService) Push(ctx context.Context, token string, startFrom int64, body []byte) error {
+	return s.hub.PushLog(ctx, s.url, token, startFrom, body)
+}
+
+func (s *logService) Refresh(ctx context.Context) (string, error) {
+	token, err := s.hub.RefreshLogToken(ctx, s.accessToken)
+	if err != nil {
+		return "", fmt.Errorf("cannot have a new token for the log: %w", err)
+	}
+	return token, nil
+}

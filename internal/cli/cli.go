@@ -1,0 +1,109 @@
+// Package cli is the supervisor's command line: it reads flags and files, puts the parts together and prints for people.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/version"
+)
+
+// errJobNotPassed makes the exit code 1 without a message: the job's log has said why.
+var errJobNotPassed = errors.New("the job has not passed")
+
+// Main runs the command line and returns the exit code: 0, or 1 after an error, which is one line on stderr.
+func Main(args []string, stdout, stderr io.Writer) int {
+	app := &cli.App{
+		Name:                   "supervisor",
+		Usage:                  "Signalman, a self-hosted CI agent",
+		Writer:                 stdout,
+		ErrWriter:              stderr,
+		HideVersion:            true,
+		UseShortOptionHandling: true,
+		// Errors are printed here, once.
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return err },
+		Action: func(c *cli.Context) error {
+			if name := c.Args().First(); name != "" {
+				return fmt.Errorf("there is no command %q; see: supervisor help", name)
+			}
+			return cli.ShowAppHelp(c)
+		},
+		Commands: []*cli.Command{
+			startCommand(), runCommand(), statusCommand(),
+			{
+				Name: "version", Usage: "print the version",
+				Action: func(c *cli.Context) error {
+					_, err := fmt.Fprintln(c.App.Writer, version.Version)
+					return err
+				},
+			},
+		},
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = app.OnUsageError
+	}
+	err := app.Run(args)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errJobNotPassed):
+	default:
+		fmt.Fprintf(stderr, "supervisor: %v\n", err)
+	}
+	return 1
+}
+
+// finder looks for workers beside this binary, then in the plugin folders.
+func finder(pluginDirs []string) (pluginhost.Finder, error) {
+	own, err := os.Executable()
+	if err == nil {
+		own, err = filepath.EvalSymlinks(own)
+	}
+	if err != nil {
+		return pluginhost.Finder{}, fmt.Errorf("cannot find the folder of the workers: %w", err)
+	}
+	return pluginhost.Finder{Own: filepath.Dir(own), Dirs: pluginDirs}, nil
+}
+
+// onSignals calls first for the first SIGINT or SIGTERM and second for each further one, until the returned stop is called.
+func onSignals(first, second func()) (stop func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		act := first
+		for {
+			select {
+			case <-signals:
+				act()
+				act = second
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(ended)
+		<-done
+	}
+}
+
+// withSignals runs f with a context that the second signal ends; the first one calls interrupt.
+func withSignals(ctx context.Context, interrupt func(), f func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer onSignals(interrupt, cancel)()
+	return f(ctx)
+}

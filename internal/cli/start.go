@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
+	"gopkg.in/natefinch/lumberjack.v2"
+
+	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/config"
+	"github.com/signalman-ci/signalman/internal/hub"
+	"github.com/signalman-ci/signalman/internal/job"
+	"github.com/signalman-ci/signalman/internal/supervisor"
+	"github.com/signalman-ci/signalman/internal/version"
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+func startCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "start",
+		Usage: "register with the hub and run its jobs",
+		Flags: config.Flags(),
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return fmt.Errorf("start takes no argument %q, only flags; see: supervisor start --help", c.Args().First())
+			}
+			cfg, warnings, err := config.Load(c)
+			if err != nil {
+				return err
+			}
+			logger, closeLog := newLogger(cfg.Log, c.App.Writer)
+			defer closeLog()
+			for _, w := range warnings {
+				logger.Warn(w)
+			}
+			settings, err := settingsOf(cfg, logger)
+			if err != nil {
+				return err
+			}
+			return runSupervisor(c.Context, settings)
+		},
+	}
+}
+
+// runSupervisor works until all slots have left, or a second signal comes.
+func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
+	sup, err := supervisor.Open(settings)
+	if err != nil {
+		return err
+	}
+	defer sup.Close()
+	settings.Logger.Info("supervisor started", "version", version.Version, "slots", settings.Slots, "state-dir", settings.StateDir)
+	return withSignals(ctx, func() {
+		settings.Logger.Info("interrupted; the hub is told, and running jobs have the grace period; a second signal leaves at once")
+		sup.Interrupt()
+	}, sup.Run)
+}
+
+// newLogger makes the agent's own log: to out, and to a file that is rotated if one is set.
+func newLogger(c config.Log, out io.Writer) (hclog.Logger, func()) {
+	closeLog := func() {}
+	if c.File != "" {
+		file := &lumberjack.Logger{Filename: c.File, MaxSize: 100, MaxBackups: 5}
+		out = io.MultiWriter(out, file)
+		closeLog = func() { _ = file.Close() }
+	}
+	return hclog.New(&hclog.LoggerOptions{Name: "signalman", Level: hclog.LevelFromString(c.Level), Output: out}), closeLog
+}
+
+// settingsOf turns what the user sets into what the parts are given.
+func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, error) {
+	workers, err := finder(cfg.PluginDirs)
+	if err != nil {
+		return supervisor.Settings{}, err
+	}
+	client, err := hub.New(hub.Options{Endpoint: cfg.Endpoint, NoHTTPS: cfg.NoHTTPS, UserAgent: "signalman/" + version.Version})
+	if err != nil {
+		return supervisor.Settings{}, err
+	}
+	hostname, err := os.Hostname()
+	if err != nil {
+		return supervisor.Settings{}, fmt.Errorf("cannot tell the host's name: %w", err)
+	}
+	if len(cfg.JobUsers) == 0 && cfg.Concurrency > 1 {
+		logger.Warn("all jobs run with the supervisor's own rights and can read each other's files and its tokens; set job-user to part them")
+	}
+	var env []protocol.EnvVar
+	for _, v := range cfg.EnvVars {
+		env = append(env, protocol.EnvVar{Name: v.Name, Value: v.Value.Reveal()})
+	}
+	return supervisor.Settings{
+		StateDir: cfg.StateDir, Slots: cfg.Concurrency, JobUsers: cfg.JobUsers,
+		ShutdownHook: cfg.Hooks.Shutdown, KeepJobs: cfg.Jobs.Keep, Logger: logger,
+		Agent: agent.Settings{
+			Hub: client, RegistrationToken: cfg.Token.Reveal(),
+			RegisterAgain: cfg.OnUnknown == config.OnUnknownRegister, FlushTimeout: cfg.Log.FlushTimeout,
+			Registration: hub.RegisterRequest{
+				Name: cfg.Name, Version: version.Version, PID: os.Getpid(), OS: runtime.GOOS, Arch: runtime.GOARCH, Hostname: hostname,
+				SingleJob: cfg.DisconnectAfterJob, JobID: cfg.JobID,
+				IdleTimeout: cfg.DisconnectAfterIdle, InterruptionGracePeriod: cfg.InterruptionGrace,
+			},
+			Job: job.Settings{
+				Finder:       workers,
+				Executors:    map[string]string{"shell": cfg.Executors.Shell, "dockercompose": cfg.Executors.DockerCompose},
+				JobExecutors: cfg.JobExecutors,
+				WorkerEnv:    job.WorkerEnv(os.Environ()), BaseEnv: job.BaseEnv(os.Environ(), cfg.PassEnv), Env: env,
+				PreHook: protocol.Hook{
+					Path: cfg.Hooks.PreJob, Source: cfg.Hooks.SourcePreJob, FailJob: cfg.Hooks.FailOnPreJobError,
+				},
+				PostHook:    protocol.Hook{Path: cfg.Hooks.PostJob},
+				LogMaxBytes: int64(cfg.Log.MaxDisk), StopGrace: cfg.Jobs.StopGrace,
+			},
+		},
+	}, nil
+}

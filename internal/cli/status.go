@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/signalman-ci/signalman/internal/admin"
+	"github.com/signalman-ci/signalman/internal/config"
+	"github.com/signalman-ci/signalman/internal/supervisor"
+)
+
+func statusCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "status",
+		Usage: "tell what the running supervisor's slots do",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "state-dir", Usage: "the supervisor's state folder", Value: config.DefaultStateDir(), EnvVars: []string{"SEMAPHORE_AGENT_STATE_DIR"}},
+			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
+		},
+		Action: func(c *cli.Context) error {
+			dir, err := supervisor.RunDir(c.String("state-dir"))
+			if err != nil {
+				return err
+			}
+			st, err := admin.GetStatus(c.Context, filepath.Join(dir, admin.SocketName))
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				enc := json.NewEncoder(c.App.Writer)
+				enc.SetIndent("", "  ")
+				return enc.Encode(st)
+			}
+			return printStatus(c, st)
+		},
+	}
+}
+
+func printStatus(c *cli.Context, st admin.Status) error {
+	fmt.Fprintf(c.App.Writer, "supervisor %s, pid %d, up %s, state folder %s\n",
+		st.Version, st.PID, time.Since(st.Since).Round(time.Second), st.StateDir)
+	if st.Interrupted {
+		fmt.Fprintln(c.App.Writer, "interrupted: it takes no more jobs and leaves when the running ones have ended")
+	}
+	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SLOT\tNAME\tSTATE\tFOR\tJOB\tPROBLEM")
+	for _, s := range st.Slots {
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", s.Slot, s.Name, s.State, time.Since(s.Since).Round(time.Second), s.JobID, s.Problem)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,150 @@
+package config
+
+import (
+	"regexp"
+	"time"
+)
+
+// Config is what the user sets, with the defaults filled in. Printing it (String, %v, %#v) shows no secret.
+type Config struct {
+	// ConfigFile is the path of the file that was read, if any.
+	ConfigFile string
+
+	// Name is the agent's name at the hub: empty (one is to be made up), a plain name, or a pre-signed URL of AWS STS
+	// GetCallerIdentity, which is a credential (see NameIsURL).
+	Name string
+	// NameFromEnv is the deprecated way to set Name, which holds what it led to.
+	NameFromEnv string
+	// Endpoint is the hub's host, or host:port.
+	Endpoint string
+	// Token is the registration token.
+	Token   Secret
+	NoHTTPS bool
+	// Concurrency is the number of slots: agents that are registered, and jobs that run side by side.
+	Concurrency int
+	OnUnknown   OnUnknown
+
+	DisconnectAfterJob bool
+	// JobID is the one job that this agent is for, or empty.
+	JobID string
+	// DisconnectAfterIdle is 0 if an idle agent stays. It is whole seconds, as is InterruptionGrace.
+	DisconnectAfterIdle time.Duration
+	InterruptionGrace   time.Duration
+
+	// StateDir is an absolute path, as are PluginDirs.
+	StateDir   string
+	PluginDirs []string
+
+	EnvVars            []EnvVar
+	Files              []File
+	FailOnMissingFiles bool
+	// PassEnv narrows the environment that jobs have from the supervisor: names and globs (path.Match). Empty: all of it.
+	PassEnv []string
+	// JobUsers is empty, or one name for all slots, or one a slot (see JobUser).
+	JobUsers []string
+	// JobExecutors are the executors that a job may choose by itself.
+	JobExecutors  []string
+	UploadJobLogs UploadJobLogs
+
+	Hooks      Hooks
+	Kubernetes Kubernetes
+	Executors  Executors
+	Log        Log
+	Jobs       Jobs
+
+	origins map[string]Origin
+}
+
+// Hooks are the scripts an operator can set; an empty path is no hook.
+type Hooks struct {
+	Shutdown          string
+	PreJob            string
+	PostJob           string
+	SourcePreJob      bool
+	FailOnPreJobError bool
+}
+
+// Kubernetes is what the Kubernetes executor is told.
+type Kubernetes struct {
+	// Executor makes Kubernetes the executor of all jobs that Executors doesn't say otherwise for.
+	Executor bool
+	// PodSpec is the name of a ConfigMap.
+	PodSpec string
+	// AllowedImages are the images that jobs may use; none: all.
+	AllowedImages   []*regexp.Regexp
+	Labels          map[string]string
+	PodStartTimeout time.Duration
+	DefaultImage    string
+}
+
+// Executors says which worker runs what the hub asks for.
+type Executors struct {
+	Shell         string
+	DockerCompose string
+}
+
+// Log holds the settings of the agent's own log and of the logs of jobs.
+type Log struct {
+	// Level is one of trace, debug, info, warn, error, off.
+	Level string
+	// File is where the agent's log goes; empty: to standard error.
+	File string
+	// CompressionSize is the size above which an uploaded job log is compressed.
+	CompressionSize Size
+	// FlushTimeout is how long a job's result waits for its log to reach the hub.
+	FlushTimeout time.Duration
+	// MaxDisk caps what one job's log takes on disk.
+	MaxDisk Size
+}
+
+// Jobs holds the settings of job folders and of how jobs are stopped.
+type Jobs struct {
+	// Keep is how long the folder of an ended job stays.
+	Keep time.Duration
+	// StopGrace is how long a process has after each of INT and TERM.
+	StopGrace time.Duration
+}
+
+// EnvVar is an environment variable for every job. Its value may well be a password.
+type EnvVar struct {
+	Name  string
+	Value Secret
+}
+
+// File is a file of the host that is given to containers.
+type File struct {
+	Host, Container string
+}
+
+// OnUnknown says what to do when the hub doesn't know the agent any more.
+type OnUnknown string
+
+// The values of OnUnknown.
+const (
+	OnUnknownRegister OnUnknown = "register"
+	OnUnknownExit     OnUnknown = "exit"
+)
+
+// UploadJobLogs says when a job's log is uploaded as an artifact too.
+type UploadJobLogs string
+
+// The values of UploadJobLogs.
+const (
+	UploadNever       UploadJobLogs = "never"
+	UploadWhenTrimmed UploadJobLogs = "when-trimmed"
+	UploadAlways      UploadJobLogs = "always"
+)
+
+// JobUser is the user that jobs of a slot (counted from 1) run as; empty: the supervisor's own.
+func (c *Config) JobUser(slot int) string {
+	switch {
+	case len(c.JobUsers) == 1:
+		return c.JobUsers[0]
+	case slot >= 1 && slot <= len(c.JobUsers):
+		return c.JobUsers[slot-1]
+	}
+	return ""
+}
+
+// NameIsURL tells whether Name is a pre-signed URL, which isn't to be logged.
+func (c *Config) NameIsURL() bool { return isURL(c.Name) }

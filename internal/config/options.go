@@ -1,0 +1,203 @@
+package config
+
+import (
+	"regexp"
+	"strings"
+	"time"
+)
+
+// place says where an option can be set.
+type place uint8
+
+const (
+	inFlag place = 1 << iota
+	inEnv
+	inFile
+	everywhere = inFlag | inEnv | inFile
+)
+
+// option is one setting.
+type option struct {
+	// key is the flag's name and the key in the file, with a dot if it is in a table there.
+	key   string
+	group string
+	in    place
+	value value
+	// def is the default as text; empty: nothing is set.
+	def string
+	// arg stands for the value in the help.
+	arg string
+	// doc is for the help and for the example file.
+	doc string
+	// required is set for what has no default and is needed.
+	required bool
+}
+
+// env is the name of the option's environment variable.
+func (o option) env() string {
+	return "SEMAPHORE_AGENT_" + strings.ToUpper(strings.ReplaceAll(o.key, "-", "_"))
+}
+
+const (
+	year      = 365 * 24 * time.Hour
+	hubGroup  = "Hub"
+	lifeGroup = "When to leave"
+	hostGroup = "Host and jobs"
+	hookGroup = "Hooks"
+	k8sGroup  = "Kubernetes"
+	fileGroup = "Tables"
+	envGroup  = "Environment only"
+)
+
+// options is the table that everything else comes from, in the order of the example file.
+var options = []option{
+	{key: "config-file", group: hubGroup, in: inFlag | inEnv, arg: "PATH",
+		value: text(func(c *Config) *string { return &c.ConfigFile }),
+		doc:   "The TOML file with these settings; in the file itself it has no effect."},
+	{key: "endpoint", group: hubGroup, in: everywhere, arg: "HOST", required: true,
+		value: text(func(c *Config) *string { return &c.Endpoint }, checkEndpoint),
+		doc:   "The hub: a host or host:port, such as \"example.semaphoreci.com\". Required."},
+	{key: "token", group: hubGroup, in: everywhere, arg: "TOKEN", required: true,
+		value: secret(func(c *Config) *Secret { return &c.Token }, checkToken),
+		doc:   "The registration token of the agent type. Required. On a command line other users of the host can read it."},
+	{key: "name", group: hubGroup, in: everywhere, arg: "NAME",
+		value: single(func(c *Config) *string { return &c.Name }, checked(checkName), showName),
+		doc: "The agent's name: 1 to 80 characters of a-z A-Z 0-9 - _ / +, or a pre-signed URL of AWS STS GetCallerIdentity. " +
+			"If empty, one is made up. With more than one slot the others are NAME-2, NAME-3 and so on."},
+	{key: "name-from-env", group: hubGroup, in: everywhere, arg: "VAR",
+		value: text(func(c *Config) *string { return &c.NameFromEnv }, checkEnvName),
+		doc:   "Deprecated: the environment variable that holds the name. Set the name itself."},
+	{key: "no-https", group: hubGroup, in: everywhere, def: "false",
+		value: boolean(func(c *Config) *bool { return &c.NoHTTPS }),
+		doc:   "Speak plain HTTP to the hub."},
+	{key: "concurrency", group: hubGroup, in: everywhere, def: "1", arg: "N",
+		value: number(func(c *Config) *int { return &c.Concurrency }, 1, 256),
+		doc:   "How many jobs may run side by side, 1 to 256. Each one is an agent of its own at the hub."},
+	{key: "on-unknown", group: hubGroup, in: everywhere, def: "register", arg: "WHAT",
+		value: oneOf(func(c *Config) *OnUnknown { return &c.OnUnknown }, OnUnknownRegister, OnUnknownExit),
+		doc:   "What to do when the hub no longer knows the agent: register (again) or exit."},
+
+	{key: "disconnect-after-job", group: lifeGroup, in: everywhere, def: "false",
+		value: boolean(func(c *Config) *bool { return &c.DisconnectAfterJob }),
+		doc:   "Leave after one job."},
+	{key: "job-id", group: lifeGroup, in: everywhere, arg: "ID",
+		value: text(func(c *Config) *string { return &c.JobID }, checkJobID),
+		doc:   "Take this job only. Needs disconnect-after-job, and concurrency 1."},
+	{key: "disconnect-after-idle-timeout", group: lifeGroup, in: everywhere, def: "0", arg: "SECONDS",
+		value: seconds(func(c *Config) *time.Duration { return &c.DisconnectAfterIdle }, 0, year),
+		doc:   "Leave after so many seconds without a job. 0: never."},
+	{key: "interruption-grace-period", group: lifeGroup, in: everywhere, def: "0", arg: "SECONDS",
+		value: seconds(func(c *Config) *time.Duration { return &c.InterruptionGrace }, 0, year),
+		doc:   "How many seconds a running job may go on after the agent was interrupted, before it is stopped."},
+
+	{key: "state-dir", group: hostGroup, in: everywhere, arg: "DIR",
+		value: text(func(c *Config) *string { return &c.StateDir }),
+		doc: "Where jobs and registrations are kept. By default /var/lib/signalman for root, " +
+			"else signalman in $XDG_STATE_HOME or ~/.local/state."},
+	{key: "plugin-dirs", group: hostGroup, in: everywhere, arg: "DIRS",
+		value: texts(func(c *Config) *[]string { return &c.PluginDirs }, func(string) error { return nil }),
+		doc:   "Folders with executors of your own: a file worker-NAME is the executor NAME."},
+	{key: "job-executors", group: hostGroup, in: everywhere, arg: "NAMES",
+		value: texts(func(c *Config) *[]string { return &c.JobExecutors }, checkExecutor),
+		doc:   "Executors that a job may choose by its environment variable SIGNALMAN_EXECUTOR."},
+	{key: "job-user", group: hostGroup, in: everywhere, arg: "NAMES",
+		value: texts(func(c *Config) *[]string { return &c.JobUsers }, checkUser),
+		doc: "The user that jobs run as: one name for all slots, or one a slot. " +
+			"If empty, it is the agent's own, and jobs can read the agent's files."},
+	{key: "pass-env", group: hostGroup, in: everywhere, arg: "NAMES",
+		value: texts(func(c *Config) *[]string { return &c.PassEnv }, checkGlob),
+		doc: "Names and globs of the environment variables that jobs have from the agent, such as [\"PATH\", \"LC_*\"]. " +
+			"If empty, they have all but the agent's own settings and tokens."},
+	{key: "env-vars", group: hostGroup, in: everywhere, arg: "VAR=VALUE,...",
+		value: envVars(func(c *Config) *[]EnvVar { return &c.EnvVars }),
+		doc: "Environment variables for every job, such as [\"CACHE=on\", \"OPTS=a=1,b=2\"]. " +
+			"May also be a table, [env-vars], at the end of this file."},
+	{key: "files", group: hostGroup, in: everywhere, arg: "/HOST:/CONTAINER,...",
+		value: many(func(c *Config) *[]File { return &c.Files }, parseFile, func(f File) string { return f.Host + ":" + f.Container }),
+		doc:   "Files of the host for the containers of jobs, such as [\"/etc/ci/netrc:/root/.netrc\"]."},
+	{key: "fail-on-missing-files", group: hostGroup, in: everywhere, def: "false",
+		value: boolean(func(c *Config) *bool { return &c.FailOnMissingFiles }),
+		doc:   "Fail a job if one of the host's files for containers isn't there."},
+	{key: "upload-job-logs", group: hostGroup, in: everywhere, def: "never", arg: "WHEN",
+		value: oneOf(func(c *Config) *UploadJobLogs { return &c.UploadJobLogs }, UploadNever, UploadWhenTrimmed, UploadAlways),
+		doc:   "When to upload a job's log as an artifact: never, when-trimmed or always."},
+
+	{key: "pre-job-hook-path", group: hookGroup, in: everywhere, arg: "PATH",
+		value: text(func(c *Config) *string { return &c.Hooks.PreJob }),
+		doc:   "A script to run before the commands of each job."},
+	{key: "source-pre-job-hook", group: hookGroup, in: everywhere, def: "false",
+		value: boolean(func(c *Config) *bool { return &c.Hooks.SourcePreJob }),
+		doc:   "Source the pre-job hook in the job's shell, instead of running it in one of its own."},
+	{key: "fail-on-pre-job-hook-error", group: hookGroup, in: everywhere, def: "false",
+		value: boolean(func(c *Config) *bool { return &c.Hooks.FailOnPreJobError }),
+		doc:   "Fail the job if the pre-job hook fails."},
+	{key: "post-job-hook-path", group: hookGroup, in: everywhere, arg: "PATH",
+		value: text(func(c *Config) *string { return &c.Hooks.PostJob }),
+		doc:   "A script to run after each job, whatever its result."},
+	{key: "shutdown-hook-path", group: hookGroup, in: everywhere, arg: "PATH",
+		value: text(func(c *Config) *string { return &c.Hooks.Shutdown }),
+		doc:   "A script to run once, after the agent has left the hub. SEMAPHORE_AGENT_SHUTDOWN_REASON says why."},
+
+	{key: "kubernetes-executor", group: k8sGroup, in: everywhere, def: "false",
+		value: boolean(func(c *Config) *bool { return &c.Kubernetes.Executor }),
+		doc:   "Run jobs in pods: both settings of [executors] are \"k8s\" then, unless they are set."},
+	{key: "kubernetes-pod-spec", group: k8sGroup, in: everywhere, arg: "NAME",
+		value: text(func(c *Config) *string { return &c.Kubernetes.PodSpec }),
+		doc:   "A ConfigMap whose keys pod, mainContainer and sidecarContainers are merged under what a job asks for."},
+	{key: "kubernetes-allowed-images", group: k8sGroup, in: everywhere, arg: "REGEXES",
+		value: many(func(c *Config) *[]*regexp.Regexp { return &c.Kubernetes.AllowedImages }, parseRegexp, (*regexp.Regexp).String),
+		doc:   "Regular expressions of the images that jobs may use, such as [\"^example[.]com/.+\"]. If empty, all."},
+	{key: "kubernetes-labels", group: k8sGroup, in: everywhere, arg: "KEY=VALUE,...",
+		value: labels(func(c *Config) *map[string]string { return &c.Kubernetes.Labels }),
+		doc:   "Labels for what is created in the cluster, such as [\"team=web\"]."},
+	{key: "kubernetes-pod-start-timeout", group: k8sGroup, in: everywhere, def: "300", arg: "SECONDS",
+		value: seconds(func(c *Config) *time.Duration { return &c.Kubernetes.PodStartTimeout }, time.Second, 24*time.Hour),
+		doc:   "How many seconds a pod may take to start."},
+	{key: "kubernetes-default-image", group: k8sGroup, in: everywhere, arg: "IMAGE",
+		value: text(func(c *Config) *string { return &c.Kubernetes.DefaultImage }),
+		doc:   "The image for jobs that name none."},
+
+	{key: "executors.shell", group: fileGroup, in: inFile, def: "shell",
+		value: executor(func(c *Config) *string { return &c.Executors.Shell }),
+		doc:   "Which executor runs jobs without containers: shell, compose, k8s or a plugin's name."},
+	{key: "executors.dockercompose", group: fileGroup, in: inFile, def: "compose",
+		value: executor(func(c *Config) *string { return &c.Executors.DockerCompose }),
+		doc:   "Which executor runs jobs with containers."},
+	{key: "log.flush-timeout", group: fileGroup, in: inFile, def: "5m",
+		value: duration(func(c *Config) *time.Duration { return &c.Log.FlushTimeout }, time.Second, 24*time.Hour),
+		doc:   "How long a job's result waits for its log to reach the hub."},
+	{key: "log.max-disk", group: fileGroup, in: inFile, def: "1GiB",
+		value: size(func(c *Config) *Size { return &c.Log.MaxDisk }, MiB, 1024*TiB),
+		doc:   "What the log of one job may take on disk; of a longer one the head and the tail are kept. Units are B, KB, MB, GB, KiB, MiB, GiB."},
+	{key: "jobs.keep", group: fileGroup, in: inFile, def: "168h",
+		value: duration(func(c *Config) *time.Duration { return &c.Jobs.Keep }, 0, 10*year),
+		doc:   "How long the log and the outcome of an ended job stay on disk. 168h are 7 days."},
+	{key: "jobs.stop-grace", group: fileGroup, in: inFile, def: "5s",
+		value: duration(func(c *Config) *time.Duration { return &c.Jobs.StopGrace }, 0, time.Hour),
+		doc:   "How long a stopped job's processes have after INT, and again after TERM, before they are killed."},
+
+	{key: "log-level", group: envGroup, in: inEnv, def: "info",
+		value: logLevel(func(c *Config) *string { return &c.Log.Level }),
+		doc:   "How much the agent logs: trace, debug, info, warn, error or off."},
+	{key: "log-file-path", group: envGroup, in: inEnv,
+		value: text(func(c *Config) *string { return &c.Log.File }),
+		doc:   "Where the agent logs to. If empty, to standard error."},
+	{key: "logs-compression-size", group: envGroup, in: inEnv, def: "100MB",
+		value: size(func(c *Config) *Size { return &c.Log.CompressionSize }, 1e6, GiB),
+		doc:   "Uploaded job logs above this size are compressed: bytes, or with a unit, 1MB to 1GiB."},
+}
+
+// executor is a name that can't be empty.
+func executor(field func(*Config) *string) value {
+	return single(field, func(s string) (string, error) { return s, checkExecutor(s) }, tomlQuote)
+}
+
+// optionOf finds an option by its key.
+func optionOf(key string) (option, bool) {
+	for _, o := range options {
+		if o.key == key {
+			return o, true
+		}
+	}
+	return option{}, false
+}

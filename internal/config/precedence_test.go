@@ -1,0 +1,212 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/urfave/cli/v2"
+)
+
+// samples holds three texts for each option: for a flag, a variable and the file. Neighbours differ, and the first one isn't
+// the default. TestSamples demands one for each new option.
+var samples = map[string][3]string{
+	"config-file":                   {"a.toml", "b.toml", "c.toml"},
+	"endpoint":                      {"one.example.com", "two.example.com:8080", "127.0.0.1:4000"},
+	"token":                         {"token-one", "token-two", "token-three"},
+	"name":                          {"one", "two/2", "three+3"},
+	"name-from-env":                 {"NAME_A", "NAME_B", "NAME_C"},
+	"no-https":                      {"true", "false", "true"},
+	"concurrency":                   {"2", "3", "256"},
+	"on-unknown":                    {"exit", "register", "exit"},
+	"disconnect-after-job":          {"true", "false", "true"},
+	"job-id":                        {uuid("1"), uuid("2"), uuid("3")},
+	"disconnect-after-idle-timeout": {"1", "2m", "3"},
+	"interruption-grace-period":     {"1", "2", "3h"},
+	"state-dir":                     {"/a", "/b", "/c"},
+	"plugin-dirs":                   {"/a", "/b,/c", "/d"},
+	"job-executors":                 {"dev", "run,dev", "k8s"},
+	"job-user":                      {"ci", "ci1", "1000"},
+	"pass-env":                      {"PATH", "LC_*,HOME", "A?"},
+	"env-vars":                      {"A=1", "B=2,C=x=y", "D="},
+	"files":                         {"/a:/b", "/c:/d,/e:/f", "/g:/h"},
+	"fail-on-missing-files":         {"true", "false", "true"},
+	"upload-job-logs":               {"when-trimmed", "always", "never"},
+	"pre-job-hook-path":             {"/a.sh", "/b.sh", "/c.sh"},
+	"source-pre-job-hook":           {"true", "false", "true"},
+	"fail-on-pre-job-hook-error":    {"true", "false", "true"},
+	"post-job-hook-path":            {"/a.sh", "/b.sh", "/c.sh"},
+	"shutdown-hook-path":            {"/a.sh", "/b.sh", "/c.sh"},
+	"kubernetes-executor":           {"true", "false", "true"},
+	"kubernetes-pod-spec":           {"one", "two", "three"},
+	"kubernetes-allowed-images":     {"^a/.+", "b,c", "d"},
+	"kubernetes-labels":             {"a=b", "c=d,example.com/e=f", "g="},
+	"kubernetes-pod-start-timeout":  {"1", "2", "3m"},
+	"kubernetes-default-image":      {"one:1", "two", "three"},
+	"executors.shell":               {"dev", "", "run"},
+	"executors.dockercompose":       {"dev", "", "run"},
+	"log.flush-timeout":             {"1m", "", "90s"},
+	"log.max-disk":                  {"2GiB", "", "300MB"},
+	"jobs.keep":                     {"1h", "", "90m"},
+	"jobs.stop-grace":               {"1s", "", "500ms"},
+	"log-level":                     {"debug", "warning", ""},
+	"log-file-path":                 {"/a.log", "/b.log", ""},
+	"logs-compression-size":         {"2MB", "1048576", ""},
+}
+
+func uuid(digit string) string {
+	return strings.Repeat(digit, 8) + "-" + strings.Repeat(digit, 4) + "-4444-8888-" + strings.Repeat(digit, 12)
+}
+
+func TestSamples(t *testing.T) {
+	assert.Len(t, samples, len(options))
+	for _, o := range options {
+		assert.Contains(t, samples, o.key)
+	}
+}
+
+// fileLine writes an option as a line of the file; a dotted key is in its table.
+func fileLine(o option, text string) string { return o.key + " = " + tomlQuote(text) + "\n" }
+
+func TestPrecedence(t *testing.T) {
+	for _, o := range options {
+		for set := range place(8) {
+			if set&o.in != set || o.key == "config-file" && set&inFile != 0 {
+				continue
+			}
+			t.Run(o.key+"/"+strconv.Itoa(int(set)), func(t *testing.T) {
+				s := Sources{Path: "agent.toml", Flags: map[string][]string{}}
+				want, origin := o.def, Origin{Source: FromDefault}
+				if set&inFile != 0 {
+					want, origin = samples[o.key][2], Origin{FromFile, "agent.toml:1"}
+					s.File = []byte(fileLine(o, want))
+				}
+				if set&inEnv != 0 {
+					want, origin = samples[o.key][1], Origin{FromEnv, o.env()}
+					s.LookupEnv = lookup(map[string]string{o.env(): want})
+				}
+				if set&inFlag != 0 {
+					want, origin = samples[o.key][0], Origin{FromFlag, "--" + o.key}
+					s.Flags[o.key] = []string{want}
+				}
+				c, warnings, err := parseOptions(s)
+				require.NoError(t, err)
+				assert.Empty(t, warnings)
+				assert.Equal(t, origin, c.origins[o.key])
+
+				expected := defaults()
+				if want != "" {
+					require.NoError(t, o.value.set(expected, textInput(want)))
+				}
+				expected.origins, c.origins = nil, nil
+				assert.Equal(t, expected, c)
+			})
+		}
+	}
+}
+
+func lookup(env map[string]string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		v, ok := env[name]
+		return v, ok
+	}
+}
+
+// TestLoad does the same through a command line, the process's environment and a file on disk.
+func TestLoad(t *testing.T) {
+	for _, o := range options {
+		if o.in != everywhere {
+			continue
+		}
+		t.Run(o.key, func(t *testing.T) {
+			clearEnv(t)
+			for _, v := range []string{"NAME_A", "NAME_B", "NAME_C"} {
+				t.Setenv(v, "from-"+strings.ToLower(v[len(v)-1:]))
+			}
+			base := map[string]string{"endpoint": "hub.example.com", "token": "t0ken"}
+			if o.key == "job-id" {
+				base["disconnect-after-job"] = "true"
+			}
+			file := fileLine(o, samples[o.key][2])
+			for key, v := range base {
+				if key != o.key {
+					file += key + " = " + tomlQuote(v) + "\n"
+				}
+			}
+			path := filepath.Join(t.TempDir(), "agent.toml")
+			require.NoError(t, os.WriteFile(path, []byte(file), 0o600))
+
+			assert.Equal(t, shown(t, o, samples[o.key][2]), o.value.show(load(t, "--config-file", path)))
+			t.Setenv(o.env(), samples[o.key][1])
+			assert.Equal(t, shown(t, o, samples[o.key][1]), o.value.show(load(t, "--config-file", path)))
+			c := load(t, "--config-file", path, "--"+o.key+"="+samples[o.key][0])
+			assert.Equal(t, shown(t, o, samples[o.key][0]), o.value.show(c))
+			assert.Equal(t, path, c.ConfigFile)
+			t.Setenv("SEMAPHORE_AGENT_CONFIG_FILE", path)
+			assert.Equal(t, c.String(), load(t, "--"+o.key, samples[o.key][0]).String())
+		})
+	}
+}
+
+func shown(t *testing.T, o option, text string) string {
+	t.Helper()
+	c := defaults()
+	require.NoError(t, o.value.set(c, textInput(text)))
+	return o.value.show(c)
+}
+
+func load(t *testing.T, args ...string) *Config {
+	t.Helper()
+	c, _, err := run(args...)
+	require.NoError(t, err)
+	return c
+}
+
+func run(args ...string) (c *Config, warnings []string, err error) {
+	app := &cli.App{Commands: []*cli.Command{{
+		Name: "start", Flags: Flags(),
+		Action: func(ctx *cli.Context) error {
+			c, warnings, err = Load(ctx)
+			return err
+		},
+	}}, ExitErrHandler: func(*cli.Context, error) {}}
+	err = app.Run(append([]string{"supervisor", "start"}, args...))
+	return c, warnings, err
+}
+
+// clearEnv makes the test independent of what the process was started with: an empty variable is one that isn't set.
+func clearEnv(t *testing.T) {
+	t.Helper()
+	for _, o := range options {
+		t.Setenv(o.env(), "")
+	}
+	t.Setenv("HOME", t.TempDir())
+}
+
+func TestBareBooleanFlagsAndRepeatedOnes(t *testing.T) {
+	clearEnv(t)
+	c := load(t, "--endpoint", "a", "--endpoint", "hub.example.com", "--token", "t0ken", "--no-https", "--disconnect-after-job=false",
+		"--files", "/a:/b", "--files", "/c:/d,/e:/f")
+	assert.Equal(t, "hub.example.com", c.Endpoint)
+	assert.True(t, c.NoHTTPS)
+	assert.False(t, c.DisconnectAfterJob)
+	assert.Equal(t, []File{{"/a", "/b"}, {"/c", "/d"}, {"/e", "/f"}}, c.Files)
+}
+
+func TestHelpShowsVariableDefaultAndPlaceholder(t *testing.T) {
+	var out strings.Builder
+	app := &cli.App{Name: "supervisor", Writer: &out, Commands: []*cli.Command{{Name: "start", Flags: Flags()}}}
+	require.NoError(t, app.Run([]string{"supervisor", "start", "--help"}))
+	for _, o := range options {
+		if o.in&inFlag == 0 {
+			continue
+		}
+		assert.Contains(t, out.String(), strings.TrimSpace("--"+o.key+" "+o.arg))
+		assert.Contains(t, out.String(), "[$"+o.env()+"]")
+	}
+	assert.Contains(t, out.String(), "(default: 300)")
+}

@@ -1,0 +1,33 @@
+package config
+
+import "strings"
+
+// Setting is one option's value for people to read.
+type Setting struct {
+	// Key is the flag's name; with a dot it is a key in a table of the file.
+	Key string
+	// Value is written as in the file; secrets are hidden.
+	Value  string
+	Origin Origin
+}
+
+// Settings lists all options, with where their values come from.
+func (c *Config) Settings() []Setting {
+	all := make([]Setting, 0, len(options))
+	for _, o := range options {
+		all = append(all, Setting{Key: o.key, Value: o.value.show(c), Origin: c.origins[o.key]})
+	}
+	return all
+}
+
+// String lists the settings, without secrets.
+func (c Config) String() string {
+	var b strings.Builder
+	for _, s := range c.Settings() {
+		b.WriteString(s.Key + " = " + s.Value + "\n")
+	}
+	return b.String()
+}
+
+// GoString keeps secrets out of %#v.
+func (c Config) GoString() string { return c.String() }

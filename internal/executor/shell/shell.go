@@ -1,0 +1,179 @@
+// Package shell is the executor for jobs that run on the host itself, in a login shell.
+//
+// All that a job starts is a descendant of the worker, which is the reaper of its orphans, and carries a mark in its
+// environment by which it is found after the worker's death.
+package shell
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/signalman-ci/signalman/internal/process"
+	"github.com/signalman-ci/signalman/internal/session"
+	"github.com/signalman-ci/signalman/internal/version"
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+const (
+	// markVariable, set to INSTANCE/JOB, is in the environment of every process of a job.
+	markVariable = "SIGNALMAN_JOB"
+	// shellStartLimit is how long a user's profile may take.
+	shellStartLimit = time.Minute
+	// leftoverGrace is what a background process gets between INT, TERM and KILL at a job's regular end.
+	leftoverGrace = time.Second
+)
+
+// New makes the executor.
+func New() protocol.Executor { return executor{} }
+
+type executor struct{}
+
+func (executor) Describe() protocol.Description {
+	return protocol.Description{Name: "shell", Version: version.Version}
+}
+
+func (executor) Check(context.Context) []protocol.CheckResult {
+	path, err := exec.LookPath("bash")
+	if err != nil {
+		return []protocol.CheckResult{{Name: "bash", Status: protocol.CheckFailed, Message: "bash is not in PATH: install it"}}
+	}
+	return []protocol.CheckResult{{Name: "bash", Status: protocol.CheckOK, Message: path}}
+}
+
+func (executor) Prepare(_ context.Context, job *protocol.Job, settings *protocol.Settings, _ protocol.SectionLog) (protocol.Environment, error) {
+	if job.Compose != nil && len(job.Compose.Containers) > 0 {
+		return nil, errors.New("the job has containers, and the executor shell runs none: map dockercompose to another executor in [executors]")
+	}
+	owner, err := lookup(settings.User)
+	if err != nil {
+		return nil, err
+	}
+	home := settings.Home
+	if home == "" {
+		home = owner.home
+	}
+	scripts := filepath.Join(settings.TempDir, ".scripts")
+	if err := os.Mkdir(scripts, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("cannot make a folder for the job's commands: %w", err)
+	}
+	for _, dir := range []string{settings.TempDir, scripts} {
+		if err := owner.give(dir); err != nil {
+			return nil, err
+		}
+	}
+	tree, err := process.NewTree()
+	if err != nil {
+		return nil, err
+	}
+	return &environment{
+		tree: tree, owner: owner, home: home, scripts: scripts, grace: settings.StopGrace,
+		env: shellEnv(settings, owner, home, mark(settings.InstanceID, job.ID)),
+	}, nil
+}
+
+func (executor) List(_ context.Context, instanceID string) ([]protocol.Leftover, error) {
+	jobs, err := process.MarkedBy(markVariable)
+	if err != nil {
+		return nil, err
+	}
+	var out []protocol.Leftover
+	for value, pids := range jobs {
+		if instance, job, ok := strings.Cut(value, "/"); ok && instance == instanceID {
+			out = append(out, protocol.Leftover{JobID: job, What: fmt.Sprintf("%d processes", len(pids))})
+		}
+	}
+	return out, nil
+}
+
+func (executor) Cleanup(ctx context.Context, instanceID, jobID string) error {
+	return process.EndMarked(ctx, leftoverGrace, markVariable, mark(instanceID, jobID))
+}
+
+func mark(instanceID, jobID string) string { return instanceID + "/" + jobID }
+
+// environment is the host as one job sees it.
+type environment struct {
+	tree    *process.Tree
+	owner   owner
+	home    string
+	scripts string
+	env     []string
+	grace   time.Duration
+	shell   *session.Shell
+}
+
+func (e *environment) OpenShell(ctx context.Context) (protocol.Shell, error) {
+	s, err := session.Open(ctx, session.Options{
+		Dir: e.home, Env: e.env, Login: true, ScriptDir: e.scripts, Chown: e.owner.give,
+		SysProcAttr: e.owner.attributes(), Start: e.tree.Start, StartTimeout: shellStartLimit,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.shell = s
+	return s, nil
+}
+
+func (e *environment) ResolvePath(path string) string {
+	switch {
+	case path == "~" || strings.HasPrefix(path, "~/"):
+		return filepath.Join(e.home, path[1:])
+	case filepath.IsAbs(path):
+		return path
+	default:
+		return filepath.Join(e.home, path)
+	}
+}
+
+func (e *environment) Inject(_ context.Context, file protocol.File) error {
+	path := e.ResolvePath(file.Path)
+	if err := e.owner.makeDirs(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("cannot inject %s: %w", path, err)
+	}
+	// The file is written beside its place: an old one may be read-only, a link, or in use.
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".signalman-*")
+	if err != nil {
+		return fmt.Errorf("cannot inject %s: %w", path, err)
+	}
+	_, err = tmp.Write(file.Content)
+	err = errors.Join(err, tmp.Chmod(file.Mode), tmp.Close(), e.owner.give(tmp.Name()))
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot inject %s: %w", path, errors.Join(err, os.Remove(tmp.Name())))
+	}
+	return nil
+}
+
+// Stop ends the shell's children before the shell, so that they end in good order and it doesn't go on to its next line.
+func (e *environment) Stop(ctx context.Context) error { return e.end(ctx, e.grace) }
+
+func (e *environment) Close(ctx context.Context) error {
+	err := e.end(ctx, min(e.grace, leftoverGrace))
+	e.tree.Close()
+	return errors.Join(err, os.RemoveAll(e.scripts))
+}
+
+func (e *environment) end(ctx context.Context, grace time.Duration) error {
+	leader := 0
+	if e.shell != nil {
+		leader = e.shell.Pid()
+	}
+	return e.tree.End(ctx, grace, leader)
+}
+
+// shellEnv is the environment that the job's shell starts with.
+func shellEnv(s *protocol.Settings, o owner, home, mark string) []string {
+	var env []string
+	for _, v := range s.BaseEnv {
+		env = append(env, v.Name+"="+v.Value)
+	}
+	return append(env, "HOME="+home, "USER="+o.name, "LOGNAME="+o.name, "TMPDIR="+s.TempDir, markVariable+"="+mark)
+}

@@ -1,0 +1,72 @@
+package hubtest
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// listener serves a handler on one address and can be taken down and up again.
+type listener struct {
+	handler http.Handler
+
+	mu     sync.Mutex
+	addr   string
+	server *http.Server // nil while down
+	served chan struct{}
+}
+
+func listen(handler http.Handler) (*listener, error) {
+	l := &listener{handler: handler, addr: "127.0.0.1:0"}
+	return l, l.up()
+}
+
+func (l *listener) up() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.server != nil {
+		return nil
+	}
+	ln, err := net.Listen("tcp", l.addr)
+	if err != nil {
+		return fmt.Errorf("cannot start the fake hub: %w", err)
+	}
+	l.addr = ln.Addr().String()
+	server := &http.Server{
+		Handler:           l.handler,
+		IdleTimeout:       time.Minute,
+		ReadHeaderTimeout: time.Minute,
+		ErrorLog:          log.New(io.Discard, "", 0),
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(ln) // always returns ErrServerClosed or follows the listener's end
+	}()
+	l.server, l.served = server, served
+	return nil
+}
+
+// down closes the listener and all connections. Requests that are being handled
+// go on, without anyone to take the answer.
+func (l *listener) down() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.server == nil {
+		return
+	}
+	_ = l.server.Close()
+	<-l.served
+	l.server = nil
+}
+
+// drop breaks the request's connection without an answer.
+func drop(w http.ResponseWriter) {
+	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		_ = conn.Close()
+	}
+}

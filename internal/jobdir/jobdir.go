@@ -1,0 +1,253 @@
+// Package jobdir is a job's folder on disk, as the supervisor keeps it: <state-dir>/jobs/<job id>/.
+//
+//	job.json       slot, worker, acknowledged index, outcome: written by the supervisor
+//	request.json   the job request without the log's token; goes at the job's end
+//	events.jsonl   the event log (package eventlog), written by the worker while it lives
+//	worker.log     what the worker says on its standard error
+//	tmp/           the job's TMPDIR; goes at the job's end
+//
+// The folder is all a new supervisor needs to go on with a job.
+package jobdir
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/signalman-ci/signalman/internal/process"
+)
+
+// State is the content of job.json.
+type State struct {
+	JobID string `json:"job_id"`
+	// Slot is the number of the slot that holds the job, from 1.
+	Slot  int       `json:"slot"`
+	Taken time.Time `json:"taken"`
+	// Worker is nil until a worker was launched. It is written before the worker is given the job: a job without it
+	// has not begun.
+	Worker *Worker `json:"worker,omitempty"`
+	// Acked is how many events the hub has for certain, and AckedOffset where the next one starts in the event log.
+	Acked       int64 `json:"acked"`
+	AckedOffset int64 `json:"acked_offset"`
+	// LogFull is set when the hub wants no more of this log.
+	LogFull bool `json:"log_full,omitempty"`
+	// StopRequested is set when the hub asked to stop the job.
+	StopRequested bool `json:"stop_requested,omitempty"`
+	// Outcome is the job's result ("passed", "failed", "stopped") once its log has ended.
+	Outcome string `json:"outcome,omitempty"`
+	// Done is when the hub knew the outcome; until then the job is the slot's.
+	Done time.Time `json:"done,omitzero"`
+}
+
+// Worker is how to find a job's worker again.
+type Worker struct {
+	Executor string           `json:"executor"`
+	Process  process.Identity `json:"process"`
+	// Network and Address are the worker's socket as go-plugin knows it.
+	Network string `json:"network"`
+	Address string `json:"address"`
+	// Protocol is the version of the executor contract that was negotiated.
+	Protocol int `json:"protocol"`
+}
+
+// Folder is one job's folder. It is safe for concurrent use by one process, which holds the state folder's lock.
+type Folder struct {
+	path string
+
+	mu    sync.Mutex
+	state State
+}
+
+var goodID = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
+
+// CheckID refuses a job id that can't be part of a path.
+func CheckID(id string) error {
+	if !goodID.MatchString(id) || id == "." || id == ".." {
+		return fmt.Errorf("job id %q: it may hold letters, digits, '-', '_' and '.' only", id)
+	}
+	return nil
+}
+
+// folderName is a job's id, or, where that can't be the name of a folder, one made from its hash: such a job has to end as
+// failed, with a log that says so.
+func folderName(jobID string) string {
+	if CheckID(jobID) == nil {
+		return jobID
+	}
+	return fmt.Sprintf("bad-id-%x", sha256.Sum256([]byte(jobID)))
+}
+
+// Create makes the folder of a job that a slot has taken, anew if there is one.
+func Create(jobs string, jobID string, slot int) (*Folder, error) {
+	f := &Folder{path: filepath.Join(jobs, folderName(jobID)), state: State{JobID: jobID, Slot: slot, Taken: time.Now()}}
+	if err := f.Remove(); err != nil {
+		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, err)
+	}
+	if err := os.MkdirAll(filepath.Join(f.path, "tmp"), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, err)
+	}
+	return f, f.Update(func(*State) {})
+}
+
+// Open reads a job's folder.
+func Open(path string) (*Folder, error) {
+	raw, err := os.ReadFile(filepath.Join(path, "job.json"))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read job folder: %w", err)
+	}
+	f := &Folder{path: path}
+	if err := json.Unmarshal(raw, &f.state); err != nil {
+		return nil, fmt.Errorf("cannot read job folder %s: job.json: %w", path, err)
+	}
+	if folderName(f.state.JobID) != filepath.Base(path) {
+		return nil, fmt.Errorf("cannot read job folder %s: job.json is of job %q", path, f.state.JobID)
+	}
+	return f, nil
+}
+
+// ID is the job's id, as the hub gave it.
+func (f *Folder) ID() string { return f.State().JobID }
+
+// State gives a copy of what job.json says.
+func (f *Folder) State() State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state
+}
+
+// Update changes job.json, as a whole or not at all.
+func (f *Folder) Update(change func(*State)) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next := f.state
+	change(&next)
+	raw, err := json.Marshal(next)
+	if err != nil {
+		return fmt.Errorf("cannot write job.json: %w", err)
+	}
+	if err := WriteFile(filepath.Join(f.path, "job.json"), raw); err != nil {
+		return err
+	}
+	f.state = next
+	return nil
+}
+
+// EventsPath is the event log.
+func (f *Folder) EventsPath() string { return filepath.Join(f.path, "events.jsonl") }
+
+// WorkerLogPath is the file for the worker's standard error.
+func (f *Folder) WorkerLogPath() string { return filepath.Join(f.path, "worker.log") }
+
+// TempPath is the folder for the job's temporary files.
+func (f *Folder) TempPath() string { return filepath.Join(f.path, "tmp") }
+
+func (f *Folder) requestPath() string { return filepath.Join(f.path, "request.json") }
+
+// SaveRequest keeps the job request, which the hub gives out once.
+func (f *Folder) SaveRequest(raw []byte) error { return WriteFile(f.requestPath(), raw) }
+
+// Request gives the job request; its error is fs.ErrNotExist if it has not been had yet, or is gone at the job's end.
+func (f *Folder) Request() ([]byte, error) {
+	raw, err := os.ReadFile(f.requestPath())
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the job request: %w", err)
+	}
+	return raw, nil
+}
+
+// Finish notes that the job is over and known to the hub, and removes what holds secrets or is of no use any more.
+func (f *Folder) Finish() error {
+	err := f.Update(func(s *State) { s.Done = time.Now() })
+	return errors.Join(err, ignoreMissing(os.Remove(f.requestPath())), os.RemoveAll(f.TempPath()))
+}
+
+// asideSuffix marks a folder that couldn't be read and was set aside.
+const asideSuffix = ".broken"
+
+// SetAside moves a job folder that can't be read out of the way, and tells where to.
+func SetAside(path string) (string, error) {
+	aside := path + asideSuffix
+	return aside, errors.Join(os.RemoveAll(aside), os.Rename(path, aside))
+}
+
+// Unfinished opens the folders of jobs that the hub doesn't know the end of, oldest first. What can't be read is reported by its path and
+// reason, and left alone.
+func Unfinished(jobs string) (folders []*Folder, broken map[string]error, err error) {
+	entries, err := os.ReadDir(jobs)
+	if err != nil {
+		return nil, nil, ignoreMissing(err)
+	}
+	broken = map[string]error{}
+	for _, e := range entries {
+		path := filepath.Join(jobs, e.Name())
+		if filepath.Ext(path) == asideSuffix {
+			continue
+		}
+		f, err := Open(path)
+		switch {
+		case err != nil:
+			broken[path] = err
+		case f.State().Done.IsZero():
+			folders = append(folders, f)
+		}
+	}
+	slices.SortFunc(folders, func(a, b *Folder) int { return a.state.Taken.Compare(b.state.Taken) })
+	return folders, broken, nil
+}
+
+// Sweep removes the folders of jobs that ended longer than keep ago.
+func Sweep(jobs string, keep time.Duration) error {
+	paths, err := filepath.Glob(filepath.Join(jobs, "*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range paths {
+		f, err := Open(path)
+		if err != nil {
+			continue // the start sets such a folder aside
+		}
+		if done := f.State().Done; !done.IsZero() && time.Since(done) > keep {
+			errs = append(errs, f.Remove())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Remove deletes the folder.
+func (f *Folder) Remove() error { return os.RemoveAll(f.path) }
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// WriteFile writes a file of mode 0600 as a whole or not at all; a reader sees the old content or the new.
+func WriteFile(path string, content []byte) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("cannot write %s: %w", path, errors.Join(err, ignoreMissing(os.Remove(tmp.Name()))))
+		}
+	}()
+	if _, err := tmp.Write(content); err != nil {
+		return errors.Join(err, tmp.Close())
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}

@@ -1,0 +1,310 @@
+// Package pluginhost starts worker processes and finds them again. It alone knows go-plugin on the supervisor's side.
+package pluginhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
+
+	"github.com/signalman-ci/signalman/internal/process"
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+// handshakeLimit is how long a worker may take from its start to its handshake.
+const handshakeLimit = 30 * time.Second
+
+// Launch says how to start a worker.
+type Launch struct {
+	// Path of the worker's binary.
+	Path string
+	// Env is its whole environment.
+	Env []string
+	// StderrPath is the file its standard error is appended to: a worker that outlives its supervisor must not die of a
+	// broken pipe.
+	StderrPath string
+	// RunDir is the folder for the worker's socket; its path must be short (the kernel takes 107 bytes for a socket's).
+	RunDir string
+	Logger hclog.Logger
+}
+
+// Address is how to find a worker again.
+type Address struct {
+	Process  process.Identity
+	Network  string
+	Socket   string
+	Protocol int
+}
+
+// Worker is a worker process that this supervisor talks to. It is safe for concurrent use.
+type Worker struct {
+	*protocol.Client
+	addr   Address
+	plugin *plugin.Client
+	proc   *proc
+}
+
+// Start launches a worker and waits for its handshake.
+func Start(l Launch) (*Worker, error) {
+	stderr, err := os.OpenFile(l.StderrPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the worker's log: %w", err)
+	}
+	defer stderr.Close()
+	p := &proc{ended: make(chan struct{})}
+	client := plugin.NewClient(&plugin.ClientConfig{
+		HandshakeConfig:  protocol.Handshake,
+		VersionedPlugins: protocol.HostPlugins(),
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		StartTimeout:     handshakeLimit,
+		SkipHostEnv:      true,
+		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: l.RunDir},
+		Logger:           quiet(l.Logger),
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
+			cmd.Path, cmd.Args = l.Path, []string{l.Path}
+			cmd.Env = append(cmd.Env, l.Env...)
+			cmd.Stderr = stderr
+			cmd.SysProcAttr = ownSession()
+			return &launched{proc: p, cmd: cmd}, nil
+		},
+	})
+	w, err := connect(client, p)
+	if err != nil {
+		return nil, fmt.Errorf("cannot start worker %s: %w", l.Path, explain(err, p, l.StderrPath))
+	}
+	id, err := process.Identify(p.pid)
+	if err != nil {
+		w.Kill()
+		return nil, fmt.Errorf("cannot start worker %s: it ended right after its handshake", l.Path)
+	}
+	at := client.ReattachConfig()
+	w.addr = Address{Process: id, Network: at.Addr.Network(), Socket: at.Addr.String(), Protocol: client.NegotiatedVersion()}
+	return w, nil
+}
+
+// ErrGone says that a worker to attach to doesn't run any more.
+var ErrGone = errors.New("the worker doesn't run any more")
+
+// Attach connects to a worker that an earlier supervisor started. Its error is ErrGone if that very process has ended.
+func Attach(addr Address, logger hclog.Logger) (*Worker, error) {
+	if !addr.Process.Alive() {
+		return nil, ErrGone
+	}
+	sock, err := netAddr(addr.Network, addr.Socket)
+	if err != nil {
+		return nil, err
+	}
+	p := &proc{ended: make(chan struct{}), pid: addr.Process.PID, id: addr.Process}
+	client := plugin.NewClient(&plugin.ClientConfig{
+		HandshakeConfig:  protocol.Handshake,
+		Plugins:          protocol.HostPlugins()[addr.Protocol],
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		Logger:           quiet(logger),
+		Reattach: &plugin.ReattachConfig{
+			Protocol:        plugin.ProtocolGRPC,
+			ProtocolVersion: addr.Protocol,
+			Addr:            sock,
+			ReattachFunc:    func() (runner.AttachedRunner, error) { return &attached{proc: p}, nil },
+		},
+	})
+	w, err := connect(client, p)
+	if err != nil {
+		return nil, fmt.Errorf("cannot attach to worker %d: %w", p.pid, err)
+	}
+	w.addr = addr
+	return w, nil
+}
+
+func connect(client *plugin.Client, p *proc) (*Worker, error) {
+	rpc, err := client.Client()
+	if err != nil {
+		client.Kill()
+		return nil, err
+	}
+	raw, err := rpc.Dispense(protocol.PluginName)
+	if err != nil {
+		client.Kill()
+		return nil, err
+	}
+	return &Worker{Client: raw.(*protocol.Client), plugin: client, proc: p}, nil
+}
+
+// Address tells how to find the worker again.
+func (w *Worker) Address() Address { return w.addr }
+
+// Ended is closed when the worker's process has ended.
+func (w *Worker) Ended() <-chan struct{} { return w.proc.ended }
+
+// EndReason says in words how the process ended, once Ended is closed.
+func (w *Worker) EndReason() string { return w.proc.reason() }
+
+// Kill ends the worker's process at once if it hasn't ended yet, and removes its socket. It says nothing about the job's.
+func (w *Worker) Kill() {
+	w.plugin.Kill()
+	if w.addr.Network == "unix" && w.addr.Socket != "" {
+		_ = os.Remove(w.addr.Socket)
+		_ = os.Remove(filepath.Dir(w.addr.Socket)) // go-plugin's own folder for this socket
+	}
+}
+
+// proc is what is known of a worker's process.
+type proc struct {
+	pid   int
+	id    process.Identity // of an attached one
+	ended chan struct{}
+	once  sync.Once
+	err   error
+	state *os.ProcessState // of a child that has ended
+}
+
+func (p *proc) finish(state *os.ProcessState, err error) {
+	p.once.Do(func() {
+		p.state, p.err = state, err
+		close(p.ended)
+	})
+}
+
+func (p *proc) reason() string {
+	if p.state == nil {
+		return "ended"
+	}
+	return describe(p.state)
+}
+
+func (p *proc) ID() string { return strconv.Itoa(p.pid) }
+
+func (p *proc) PluginToHost(network, addr string) (string, string, error) { return network, addr, nil }
+
+func (p *proc) HostToPlugin(network, addr string) (string, string, error) { return network, addr, nil }
+
+// launched runs a worker that this supervisor starts (go-plugin's runner).
+type launched struct {
+	*proc
+	cmd    *exec.Cmd
+	stdout io.ReadCloser
+}
+
+func (r *launched) Start(context.Context) error {
+	var err error
+	if r.stdout, err = r.cmd.StdoutPipe(); err != nil {
+		return err
+	}
+	if err := r.cmd.Start(); err != nil {
+		return err
+	}
+	r.pid = r.cmd.Process.Pid
+	return nil
+}
+
+func (r *launched) Wait(context.Context) error {
+	err := r.cmd.Wait()
+	r.finish(r.cmd.ProcessState, err)
+	return err
+}
+
+func (r *launched) Kill(context.Context) error {
+	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
+
+func (r *launched) Stdout() io.ReadCloser { return r.stdout }
+
+func (r *launched) Stderr() io.ReadCloser { return io.NopCloser(eof{}) } // it goes to a file
+
+func (r *launched) Name() string { return r.cmd.Path }
+
+func (r *launched) Diagnose(context.Context) string { return "" }
+
+type eof struct{}
+
+func (eof) Read([]byte) (int, error) { return 0, io.EOF }
+
+// attached watches a worker that another supervisor has started.
+type attached struct{ *proc }
+
+func (r *attached) Wait(ctx context.Context) error {
+	err := process.Wait(r.id, ctx.Done())
+	if ctx.Err() == nil {
+		r.finish(nil, err)
+	}
+	return err
+}
+
+func (r *attached) Kill(context.Context) error {
+	if !r.id.Alive() {
+		return nil
+	}
+	p, err := os.FindProcess(r.pid)
+	if err != nil {
+		return err
+	}
+	if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
+
+func netAddr(network, addr string) (net.Addr, error) {
+	switch network {
+	case "unix":
+		return net.ResolveUnixAddr(network, addr)
+	case "tcp":
+		return net.ResolveTCPAddr(network, addr)
+	default:
+		return nil, fmt.Errorf("cannot attach to a worker at network %q", network)
+	}
+}
+
+// quiet keeps go-plugin's own talk out of the supervisor's log unless that is at debug.
+func quiet(l hclog.Logger) hclog.Logger {
+	if l.IsDebug() {
+		return l.Named("go-plugin")
+	}
+	return hclog.NewNullLogger()
+}
+
+// explain puts into one line why a worker didn't come up.
+func explain(err error, p *proc, stderrPath string) error {
+	select {
+	case <-p.ended:
+		return fmt.Errorf("it ended before its handshake (%s); see %s%s", p.reason(), stderrPath, lastLine(stderrPath))
+	default:
+	}
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	return errors.New(first)
+}
+
+// lastLine gives the end of a worker's standard error for an error message.
+func lastLine(path string) string {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
+	if last := lines[len(lines)-1]; last != "" {
+		return ": " + last
+	}
+	return ""
+}
+
+// End kills a worker's process that can't be talked to, if that very process still runs, and waits for its end.
+func End(id process.Identity) {
+	p := &attached{proc: &proc{pid: id.PID, id: id}}
+	if p.Kill(context.Background()) == nil {
+		_ = process.Wait(id, nil)
+	}
+}

@@ -1,0 +1,189 @@
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+var bootID = sync.OnceValue(func() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+})
+
+// stat is what /proc/PID/stat says of a process (proc(5)).
+type stat struct {
+	pid, ppid int
+	state     byte
+	start     uint64 // clock ticks since boot
+}
+
+func readStat(pid int) (stat, error) {
+	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return stat{}, err
+	}
+	// The name stands in parentheses and may hold any byte: what counts begins after the last one.
+	end := bytes.LastIndexByte(raw, ')')
+	fields := strings.Fields(string(raw[end+1:]))
+	if end < 0 || len(fields) < 20 {
+		return stat{}, fmt.Errorf("cannot make sense of /proc/%d/stat", pid)
+	}
+	s := stat{pid: pid, state: fields[0][0]}
+	if s.ppid, err = strconv.Atoi(fields[1]); err != nil {
+		return stat{}, err
+	}
+	if s.start, err = strconv.ParseUint(fields[19], 10, 64); err != nil {
+		return stat{}, err
+	}
+	return s, nil
+}
+
+func (s stat) ended() bool { return s.state == 'Z' || s.state == 'X' }
+
+func startTime(pid int) (uint64, error) {
+	s, err := readStat(pid)
+	if err != nil {
+		return 0, err
+	}
+	if s.ended() {
+		return 0, os.ErrProcessDone
+	}
+	return s.start, nil
+}
+
+// all reads the state of every process on the host; what ends meanwhile is left out.
+func all() ([]stat, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var out []stat
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if s, err := readStat(pid); err == nil {
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
+// descendants lists the running processes below this one.
+func descendants() ([]int, error) {
+	procs, err := all()
+	if err != nil {
+		return nil, err
+	}
+	children := map[int][]stat{}
+	for _, p := range procs {
+		children[p.ppid] = append(children[p.ppid], p)
+	}
+	var out []int
+	for queue := children[os.Getpid()]; len(queue) > 0; queue = queue[1:] {
+		p := queue[0]
+		queue = append(queue, children[p.pid]...)
+		if !p.ended() {
+			out = append(out, p.pid)
+		}
+	}
+	return out, nil
+}
+
+// marked groups the running processes that have a variable in their environment by its value; this one is left out, and what
+// another user's environment hides.
+func marked(name string) (map[string][]int, error) {
+	procs, err := all()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]int{}
+	prefix := []byte(name + "=")
+	for _, p := range procs {
+		if p.ended() || p.pid == os.Getpid() {
+			continue
+		}
+		env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.pid), "environ"))
+		if err != nil {
+			continue
+		}
+		for line := range bytes.SplitSeq(env, []byte{0}) {
+			if value, ok := bytes.CutPrefix(line, prefix); ok {
+				out[string(value)] = append(out[string(value)], p.pid)
+				break
+			}
+		}
+	}
+	return out, nil
+}
+
+// becomeReaper makes orphans among this process's descendants its children.
+func becomeReaper() error {
+	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+}
+
+// reapOrphans collects the ended children that keep says nothing of.
+func reapOrphans(keep func(pid int) bool) {
+	procs, err := all()
+	if err != nil {
+		return
+	}
+	for _, p := range procs {
+		if p.ppid == os.Getpid() && p.ended() && !keep(p.pid) {
+			var ws unix.WaitStatus
+			_, _ = unix.Wait4(p.pid, &ws, unix.WNOHANG, nil)
+		}
+	}
+}
+
+// Wait waits for the end of a process that need not be a child of this one. stop, when closed, ends the wait early.
+func Wait(id Identity, stop <-chan struct{}) error {
+	fd, err := unix.PidfdOpen(id.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot wait for process %d: %w", id.PID, err)
+	}
+	defer unix.Close(fd)
+	if !id.Alive() {
+		return nil
+	}
+	pipe := make([]int, 2)
+	if err := unix.Pipe2(pipe, unix.O_CLOEXEC); err != nil {
+		return fmt.Errorf("cannot wait for process %d: %w", id.PID, err)
+	}
+	defer unix.Close(pipe[0])
+	ended := make(chan struct{})
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		select {
+		case <-stop:
+		case <-ended:
+		}
+		unix.Close(pipe[1])
+	}()
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(pipe[0]), Events: unix.POLLIN}}
+	for {
+		_, err = unix.Poll(fds, -1)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	close(ended)
+	<-closed
+	return err
+}

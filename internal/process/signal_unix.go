@@ -1,0 +1,20 @@
+//go:build !windows
+
+package process
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+const (
+	interrupt = syscall.SIGINT
+	terminate = syscall.SIGTERM
+	freeze    = syscall.SIGSTOP
+	kill      = syscall.SIGKILL
+)
+
+func send(pid int, sig syscall.Signal) { _ = syscall.Kill(pid, sig) } // gone already: fine
+
+func notifyChildEnd(c chan<- os.Signal) { signal.Notify(c, syscall.SIGCHLD) }

@@ -1,0 +1,31 @@
+package process
+
+import (
+	"os"
+	"syscall"
+)
+
+// Windows has no signals to send; a job's processes are its job object's affair.
+const (
+	interrupt = syscall.SIGINT
+	terminate = syscall.SIGTERM
+	freeze    = syscall.Signal(-1)
+	kill      = syscall.SIGKILL
+)
+
+func send(pid int, sig syscall.Signal) {
+	if p, err := os.FindProcess(pid); err == nil && sig == kill {
+		_ = p.Kill()
+	}
+}
+
+func notifyChildEnd(chan<- os.Signal) {}
+
+func running(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return false
+	}
+	_ = p.Release()
+	return true
+}

@@ -1,0 +1,315 @@
+// Package request reads job requests as the hub sends them and as people write them in YAML.
+package request
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+// sanitized is what the hub puts in the place of secrets once it has given out a payload.
+const sanitized = "{SANITIZED}"
+
+// Request is a job request that was understood.
+type Request struct {
+	Job *protocol.Job
+	// Executor is what the hub asks for: "shell", "dockercompose" or a worker's name.
+	Executor string
+	Logger   Logger
+}
+
+// Logger says where a job's log goes.
+type Logger struct {
+	Method string `json:"method"`
+	URL    string `json:"url"`
+	// Token is the first one to use; another can be had of the hub.
+	Token string `json:"token"`
+	// MaxSizeBytes is what the hub says it takes; 0 if it says nothing.
+	MaxSizeBytes int64 `json:"max_size_in_bytes"`
+}
+
+// The parts of a request as they come; every field may be missing or null.
+type (
+	wireCommand struct {
+		Directive string `json:"directive"`
+		Alias     string `json:"alias"`
+	}
+	wireEnv struct {
+		Name  string  `json:"name"`
+		Value *string `json:"value"`
+	}
+	wireFile struct {
+		Path    string `json:"path"`
+		Content string `json:"content"`
+		Mode    string `json:"mode"`
+	}
+	wireContainer struct {
+		Name       string     `json:"name"`
+		Image      string     `json:"image"`
+		Command    string     `json:"command"`
+		Entrypoint string     `json:"entrypoint"`
+		User       string     `json:"user"`
+		Env        []wireEnv  `json:"env_vars"`
+		Files      []wireFile `json:"files"`
+	}
+	wireCredentials struct {
+		Env   []wireEnv  `json:"env_vars"`
+		Files []wireFile `json:"files"`
+	}
+	wireCompose struct {
+		Containers        []wireContainer   `json:"containers"`
+		Credentials       []wireCredentials `json:"image_pull_credentials"`
+		HostSetupCommands []wireCommand     `json:"host_setup_commands"`
+	}
+)
+
+// Parse reads the request of the job with this id. Whatever is wrong with the rest, the logger is returned if it can be
+// read, so that the job's log can say what is. The error is one line that names the field.
+func Parse(raw []byte, jobID string) (*Request, Logger, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return nil, Logger{}, fmt.Errorf("the job request is not a JSON object: %w", plain(err))
+	}
+	if fields == nil {
+		return nil, Logger{}, errors.New("the job request is null")
+	}
+	var logger Logger
+	if err := field(fields, "logger", &logger); err != nil {
+		return nil, Logger{}, err
+	}
+	req, err := parseJob(fields, jobID)
+	if err != nil {
+		return nil, logger, err
+	}
+	req.Logger = logger
+	return req, logger, nil
+}
+
+func parseJob(fields map[string]json.RawMessage, jobID string) (*Request, error) {
+	var (
+		id, name, executor               string
+		commands, always, onPass, onFail []wireCommand
+		env                              []wireEnv
+		files                            []wireFile
+		keys                             []string
+		compose                          *wireCompose
+	)
+	for _, f := range []struct {
+		name string
+		into any
+	}{
+		{"job_id", &id}, {"job_name", &name}, {"executor", &executor},
+		{"commands", &commands}, {"epilogue_always_commands", &always},
+		{"epilogue_on_pass_commands", &onPass}, {"epilogue_on_fail_commands", &onFail},
+		{"env_vars", &env}, {"files", &files}, {"ssh_public_keys", &keys}, {"compose", &compose},
+	} {
+		if err := field(fields, f.name, f.into); err != nil {
+			return nil, err
+		}
+	}
+	if id == "" {
+		id = jobID
+	}
+	if err := jobdir.CheckID(id); err != nil {
+		return nil, err
+	}
+	if id != jobID {
+		return nil, fmt.Errorf("job_id is %q, but job %q was asked for", id, jobID)
+	}
+	job := &protocol.Job{
+		ID: id, Name: name,
+		Commands: toCommands(commands), EpilogueAlways: toCommands(always),
+		EpilogueOnPass: toCommands(onPass), EpilogueOnFail: toCommands(onFail),
+	}
+	var err error
+	if job.Env, err = toEnv("env_vars", env); err != nil {
+		return nil, err
+	}
+	if job.Files, err = toFiles("files", files); err != nil {
+		return nil, err
+	}
+	for i, key := range keys {
+		text, err := decode(fmt.Sprintf("ssh_public_keys[%d]", i), key)
+		if err != nil {
+			return nil, err
+		}
+		job.SSHPublicKeys = append(job.SSHPublicKeys, string(text))
+	}
+	if job.Compose, err = toCompose(compose); err != nil {
+		return nil, err
+	}
+	if executor == "" {
+		executor = "shell"
+	}
+	return &Request{Job: job, Executor: executor}, nil
+}
+
+// field reads one top-level field; null and a missing one leave the value as it is.
+func field(fields map[string]json.RawMessage, name string, into any) error {
+	raw, ok := fields[name]
+	if !ok {
+		return nil
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("%s of the job request: %w", name, plain(err))
+	}
+	return nil
+}
+
+// plain says what is wrong with JSON without the names of our types.
+func plain(err error) error {
+	var typeErr *json.UnmarshalTypeError
+	if !errors.As(err, &typeErr) {
+		return err
+	}
+	want := map[string]string{"string": "a text", "int64": "a number"}[typeErr.Type.String()]
+	switch {
+	case want != "":
+	case typeErr.Type.Kind().String() == "slice":
+		want = "a list"
+	default:
+		want = "an object"
+	}
+	if typeErr.Field != "" {
+		return fmt.Errorf("%s is a %s where %s belongs", typeErr.Field, typeErr.Value, want)
+	}
+	return fmt.Errorf("it is a %s where %s belongs", typeErr.Value, want)
+}
+
+func toCommands(in []wireCommand) []protocol.Command {
+	var out []protocol.Command
+	for _, c := range in {
+		out = append(out, protocol.Command(c))
+	}
+	return out
+}
+
+var goodName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+func toEnv(where string, in []wireEnv) ([]protocol.EnvVar, error) {
+	var out []protocol.EnvVar
+	for i, v := range in {
+		at := fmt.Sprintf("%s[%d]", where, i)
+		if !goodName.MatchString(v.Name) {
+			return nil, fmt.Errorf("%s: %q can't be the name of an environment variable (letters, digits and _, no digit first)", at, v.Name)
+		}
+		at += " (" + v.Name + ")"
+		value := ""
+		if v.Value != nil {
+			raw, err := decode(at, *v.Value)
+			if err != nil {
+				return nil, err
+			}
+			value = string(raw)
+		}
+		if strings.ContainsRune(value, 0) {
+			return nil, fmt.Errorf("%s: the value holds a NUL byte, which no environment variable can", at)
+		}
+		out = append(out, protocol.EnvVar{Name: v.Name, Value: value})
+	}
+	return out, nil
+}
+
+func toFiles(where string, in []wireFile) ([]protocol.File, error) {
+	var out []protocol.File
+	for i, f := range in {
+		at := fmt.Sprintf("%s[%d]", where, i)
+		if f.Path == "" || strings.ContainsRune(f.Path, 0) {
+			return nil, fmt.Errorf("%s: %q can't be the path of a file", at, f.Path)
+		}
+		at += " (" + f.Path + ")"
+		content, err := decode(at, f.Content)
+		if err != nil {
+			return nil, err
+		}
+		mode, err := parseMode(f.Mode)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", at, err)
+		}
+		out = append(out, protocol.File{Path: f.Path, Content: content, Mode: mode})
+	}
+	return out, nil
+}
+
+// parseMode reads an octal file mode; none is 0644.
+func parseMode(text string) (fs.FileMode, error) {
+	if text == "" {
+		return 0o644, nil
+	}
+	mode, err := strconv.ParseUint(text, 8, 32)
+	if err != nil || mode > 0o777 {
+		return 0, fmt.Errorf("mode %q is no file mode (octal, 0 to 0777)", text)
+	}
+	return fs.FileMode(mode), nil
+}
+
+func decode(at, text string) ([]byte, error) {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if text == sanitized || string(raw) == sanitized {
+		return nil, fmt.Errorf("%s: the hub has replaced it by %s: a payload is given out once, and that answer was lost; run the job again", at, sanitized)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: not base64: %w", at, err)
+	}
+	return raw, nil
+}
+
+func toCompose(in *wireCompose) (*protocol.Compose, error) {
+	if in == nil || len(in.Containers) == 0 && len(in.Credentials) == 0 && len(in.HostSetupCommands) == 0 {
+		return nil, nil
+	}
+	out := &protocol.Compose{HostSetupCommands: toCommands(in.HostSetupCommands)}
+	for i, c := range in.Containers {
+		at := fmt.Sprintf("compose.containers[%d]", i)
+		env, err := toEnv(at+".env_vars", c.Env)
+		if err != nil {
+			return nil, err
+		}
+		files, err := toFiles(at+".files", c.Files)
+		if err != nil {
+			return nil, err
+		}
+		out.Containers = append(out.Containers, protocol.Container{
+			Name: c.Name, Image: c.Image, Command: c.Command, Entrypoint: c.Entrypoint, User: c.User, Env: env, Files: files,
+		})
+	}
+	for i, c := range in.Credentials {
+		at := fmt.Sprintf("compose.image_pull_credentials[%d]", i)
+		env, err := toEnv(at+".env_vars", c.Env)
+		if err != nil {
+			return nil, err
+		}
+		files, err := toFiles(at+".files", c.Files)
+		if err != nil {
+			return nil, err
+		}
+		out.ImagePullCredentials = append(out.ImagePullCredentials, protocol.PullCredentials{Env: env, Files: files})
+	}
+	return out, nil
+}
+
+// WithoutTokens gives the request as it may be kept on disk: without the tokens for log and callbacks.
+func WithoutTokens(raw []byte) []byte {
+	var fields map[string]any
+	if json.Unmarshal(raw, &fields) != nil || fields == nil {
+		return raw // not to be understood anyway
+	}
+	for _, part := range []string{"logger", "callbacks"} {
+		if m, ok := fields[part].(map[string]any); ok {
+			delete(m, "token")
+		}
+	}
+	out, err := json.Marshal(fields)
+	if err != nil {
+		return raw
+	}
+	return out
+}

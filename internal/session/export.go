@@ -1,0 +1,77 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+// ExportScript is the script that sets and exports env in a shell. It fails on a name that bash doesn't take and on a
+// value with a NUL byte, which no environment can hold; the error names the variable and never shows its value.
+func ExportScript(env []protocol.EnvVar) (string, error) {
+	if len(env) == 0 {
+		return "", nil
+	}
+	var script strings.Builder
+	script.WriteString(`\builtin export`)
+	for _, v := range env {
+		if !isName(v.Name) {
+			return "", fmt.Errorf("%q: a variable's name has letters, digits and _ only, and no digit first", v.Name)
+		}
+		if strings.ContainsRune(v.Value, 0) {
+			return "", fmt.Errorf("%s: its value has a NUL byte", v.Name)
+		}
+		script.WriteString(" " + v.Name + "=" + quote(v.Value))
+	}
+	script.WriteByte('\n')
+	return script.String(), nil
+}
+
+// quote makes one word of s that the shell takes literally.
+func quote(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func isName(s string) bool {
+	for i, c := range []byte(s) {
+		letter := c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+		digit := '0' <= c && c <= '9'
+		if !letter && (!digit || i == 0) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// Export exports env in a shell by a command of its own, whose output is thrown away. Where bash refuses a variable the
+// others are exported still, and the error names it.
+func Export(ctx context.Context, shell protocol.Shell, env []protocol.EnvVar) error {
+	exit, err := export(ctx, shell, env)
+	if err != nil {
+		return fmt.Errorf("cannot export variables: %w", err)
+	}
+	if exit.ShellEnded {
+		return fmt.Errorf("cannot export variables: the shell ended with code %d", exit.Code)
+	}
+	if exit.Code == 0 {
+		return nil
+	}
+	var refused []string
+	for _, v := range env {
+		if exit, err = export(ctx, shell, []protocol.EnvVar{v}); err != nil || exit.Code != 0 {
+			refused = append(refused, v.Name)
+		}
+	}
+	return fmt.Errorf("cannot export %s: bash refuses it (is it a read-only variable?)", strings.Join(refused, ", "))
+}
+
+func export(ctx context.Context, shell protocol.Shell, env []protocol.EnvVar) (protocol.Exit, error) {
+	script, err := ExportScript(env)
+	if err != nil || script == "" {
+		return protocol.Exit{}, err
+	}
+	return shell.Run(ctx, script, io.Discard)
+}

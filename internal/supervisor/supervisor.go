@@ -1,0 +1,289 @@
+// Package supervisor holds an agent's slots together: one state folder, the jobs found in it after a restart, and the way out.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/signalman-ci/signalman/internal/admin"
+	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/job"
+	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/internal/version"
+)
+
+const (
+	// sweepInterval is how often the folders of ended jobs are looked through.
+	sweepInterval = time.Hour
+	// hookLimit bounds the shutdown hook.
+	hookLimit = 5 * time.Minute
+)
+
+// Settings are what a supervisor is given.
+type Settings struct {
+	StateDir string
+	// Slots is how many jobs may run side by side.
+	Slots int
+	// JobUsers are the users the slots' jobs run as: none, one for all slots, or one a slot.
+	JobUsers []string
+	// Agent is the pattern for every slot; slot number, name, files and job folders are filled in.
+	Agent agent.Settings
+	// ShutdownHook is a script to run once, after the last slot has left.
+	ShutdownHook string
+	// KeepJobs is how long the folders of ended jobs stay.
+	KeepJobs time.Duration
+	Logger   hclog.Logger
+}
+
+// Supervisor runs the slots of one state folder. Run is called once; the other methods are safe for concurrent use.
+type Supervisor struct {
+	Settings
+	dir    *StateDir
+	runDir string
+	admin  *admin.Server
+	began  time.Time
+
+	mu          sync.Mutex
+	agents      []*agent.Agent
+	interrupted bool
+}
+
+// Open takes the state folder and the sockets that go with it. Close gives them back.
+func Open(s Settings) (_ *Supervisor, err error) {
+	dir, err := OpenStateDir(s.StateDir, len(s.JobUsers) > 0)
+	if err != nil {
+		return nil, err
+	}
+	sup := &Supervisor{Settings: s, dir: dir, began: time.Now()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, dir.Close())
+		}
+	}()
+	if sup.runDir, err = makeRunDir(dir.Path); err != nil {
+		return nil, err
+	}
+	if sup.admin, err = admin.Listen(filepath.Join(sup.runDir, admin.SocketName), sup.Status); err != nil {
+		return nil, err
+	}
+	return sup, nil
+}
+
+// Close gives the state folder up.
+func (s *Supervisor) Close() error { return errors.Join(s.admin.Close(), s.dir.Close()) }
+
+// Run works until every slot has left and the shutdown hook has run. Its error says that no slot could register. When ctx ends
+// it returns at once, having asked the running jobs to stop.
+func (s *Supervisor) Run(ctx context.Context) error {
+	unfinished, err := s.recover()
+	if err != nil {
+		return err
+	}
+	slots := s.Slots
+	for slot := range unfinished {
+		slots = max(slots, slot)
+	}
+	if slots > s.Slots {
+		s.Logger.Warn("there are jobs of slots that are no longer configured; these slots go on until the next start", "slots", slots)
+	}
+	agents := make([]*agent.Agent, 0, slots)
+	for slot := 1; slot <= slots; slot++ {
+		settings, err := s.agentSettings(slot)
+		if err != nil {
+			return err
+		}
+		agents = append(agents, agent.New(settings, newest(unfinished[slot])))
+	}
+	s.mu.Lock()
+	s.agents = agents
+	interrupted := s.interrupted
+	s.mu.Unlock()
+	if interrupted {
+		s.Interrupt()
+	}
+
+	background, stopBackground := context.WithCancel(ctx)
+	var rest sync.WaitGroup
+	rest.Go(func() { s.sweep(background) })
+	for _, folders := range unfinished {
+		for _, folder := range folders[:len(folders)-1] {
+			rest.Go(func() { s.endOrphan(background, folder) })
+		}
+	}
+	reason, err := s.runSlots(ctx, agents)
+	stopBackground()
+	rest.Wait()
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	s.shutdownHook(ctx, reason)
+	return nil
+}
+
+// runSlots runs all slots and tells why the last one left. The error is that of a slot, if none could register.
+func (s *Supervisor) runSlots(ctx context.Context, agents []*agent.Agent) (agent.Reason, error) {
+	var (
+		wg     sync.WaitGroup
+		mu     sync.Mutex
+		last   agent.Reason
+		failed []error
+	)
+	for _, a := range agents {
+		wg.Go(func() {
+			reason, err := a.Run(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				s.Logger.Error("a slot can't work", "slot", a.Slot, "error", err)
+				failed = append(failed, err)
+				return
+			}
+			last = reason
+		})
+	}
+	wg.Wait()
+	if len(failed) == len(agents) {
+		return "", failed[0]
+	}
+	return last, nil
+}
+
+// Interrupt begins the end: no more jobs, and the running ones have the grace period.
+func (s *Supervisor) Interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.interrupted = true
+	for _, a := range s.agents {
+		a.Interrupt()
+	}
+}
+
+// Status tells what the slots do.
+func (s *Supervisor) Status() admin.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := admin.Status{
+		Version: version.Version, PID: os.Getpid(), StateDir: s.dir.Path, InstanceID: s.dir.InstanceID,
+		Since: s.began, Interrupted: s.interrupted, Slots: []agent.Status{},
+	}
+	for _, a := range s.agents {
+		st.Slots = append(st.Slots, a.Status())
+	}
+	return st
+}
+
+// recover finds the jobs that were running when the last supervisor ended, by slot, oldest first.
+func (s *Supervisor) recover() (map[int][]*jobdir.Folder, error) {
+	folders, broken, err := jobdir.Unfinished(s.dir.JobsDir())
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the state folder: %w", err)
+	}
+	for path, why := range broken {
+		aside, err := jobdir.SetAside(path)
+		s.Logger.Error("a job folder can't be read and is set aside", "folder", aside, "reason", why, "error", err)
+	}
+	bySlot := map[int][]*jobdir.Folder{}
+	for _, f := range folders {
+		slot := f.State().Slot
+		s.Logger.Info("found an unfinished job", "job", f.ID(), "slot", slot)
+		bySlot[slot] = append(bySlot[slot], f)
+	}
+	return bySlot, nil
+}
+
+func newest(folders []*jobdir.Folder) *jobdir.Folder {
+	if len(folders) == 0 {
+		return nil
+	}
+	return folders[len(folders)-1]
+}
+
+// endOrphan ends a job that no slot can go on with.
+func (s *Supervisor) endOrphan(ctx context.Context, folder *jobdir.Folder) {
+	log := s.Logger.With("job", folder.ID())
+	log.Warn("a job that its slot has no more is stopped")
+	settings, err := s.agentSettings(folder.State().Slot)
+	if err == nil {
+		stop := make(chan struct{})
+		close(stop)
+		_, err = job.New(settings.Job, folder).Run(ctx, nil, errors.New("the job was given up"), stop)
+	}
+	if err == nil {
+		err = folder.Finish()
+	}
+	if err != nil {
+		log.Error("cannot end the job", "error", err)
+	}
+}
+
+// agentSettings fills in what is a slot's own.
+func (s *Supervisor) agentSettings(slot int) (agent.Settings, error) {
+	a := s.Agent
+	a.Slot, a.Logger = slot, s.Logger
+	a.File, a.JobsDir = s.dir.AgentFile(slot), s.dir.JobsDir()
+	if slot > 1 && a.Registration.Name != "" {
+		a.Registration.Name = fmt.Sprintf("%s-%d", a.Registration.Name, slot)
+	}
+	a.Job.InstanceID, a.Job.RunDir, a.Job.Logger = s.dir.InstanceID, s.runDir, s.Logger
+	switch len(s.JobUsers) {
+	case 0:
+	case 1:
+		a.Job.User = s.JobUsers[0]
+	default:
+		if slot > len(s.JobUsers) {
+			return a, fmt.Errorf("job-user names %d users for %d slots: name one for all, or one a slot", len(s.JobUsers), s.Slots)
+		}
+		a.Job.User = s.JobUsers[slot-1]
+	}
+	if s.Slots > 1 && len(s.JobUsers) < 2 { // else the slots' homes differ anyway
+		home, err := s.dir.Home(slot)
+		if err != nil {
+			return a, err
+		}
+		a.Job.Home = home
+	}
+	return a, nil
+}
+
+// sweep removes the folders of jobs that ended long ago.
+func (s *Supervisor) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		if err := jobdir.Sweep(s.dir.JobsDir(), s.KeepJobs); err != nil {
+			s.Logger.Error("cannot remove old job folders", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// shutdownHook runs the hook; it often powers the machine off.
+func (s *Supervisor) shutdownHook(ctx context.Context, reason agent.Reason) {
+	s.Logger.Info("all slots have left", "reason", reason)
+	if s.ShutdownHook == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, hookLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", s.ShutdownHook)
+	cmd.Env = append(os.Environ(), "SEMAPHORE_AGENT_SHUTDOWN_REASON="+string(reason))
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		s.Logger.Error("the shutdown hook failed", "hook", s.ShutdownHook, "error", err, "output", string(out))
+		return
+	}
+	s.Logger.Info("the shutdown hook has run", "hook", s.ShutdownHook, "output", string(out))
+}

@@ -1,0 +1,324 @@
+// Package uploader ships a job's event log to the hub's log service while the job runs: each event once and in order.
+//
+// A line that comes alone leaves at once; while there is a backlog the next batch leaves when the last is acknowledged. What
+// the service has for certain is noted beside the log, so that another supervisor can go on from there.
+package uploader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/signalman-ci/signalman/internal/hub"
+	"github.com/signalman-ci/signalman/shared/eventlog"
+)
+
+const (
+	maxEvents = 2000 // more is answered with 413
+	maxBytes  = 1 << 20
+	minBytes  = 16 << 10
+	// pace is the least time between two requests that aren't full.
+	pace = 500 * time.Millisecond
+	// lateLimit is how long after an ambiguous failure the service may still carry out the request (20 s at most by
+	// its own time-out).
+	lateLimit = 25 * time.Second
+	// retryFirst and retryLast bound the growing pauses between tries.
+	retryFirst = 250 * time.Millisecond
+	retryLast  = 10 * time.Second
+)
+
+// Position is a place in an event log: the index of an event and the offset in bytes where it starts.
+type Position struct {
+	Index, Offset int64
+}
+
+// Service is the hub's log service as it takes one job's log.
+type Service interface {
+	// Push sends events; the errors are those of hub.Client.PushLog.
+	Push(ctx context.Context, token string, startFrom int64, body []byte) error
+	// Refresh gives a new token for the log.
+	Refresh(ctx context.Context) (string, error)
+}
+
+// Options say what to ship, and where.
+type Options struct {
+	// Path of the event log. The file may come later.
+	Path string
+	// From is the first event that the service doesn't have for certain.
+	From Position
+	// Resumed is set when another uploader shipped this log before: a request of its may still be under way.
+	Resumed bool
+	Service Service
+	// Token for the log; "" if there is none yet.
+	Token string
+	// Save notes what the service has for certain.
+	Save func(Position) error
+	// LateLimit is how long a request may be carried out after its failure; 0 means 25 s.
+	LateLimit time.Duration
+	Logger    hclog.Logger
+}
+
+// ErrFull says that the log service wants no more of this log.
+var ErrFull = errors.New("the hub takes no more of this log")
+
+// Uploader ships one log. Run is called once; Finish may be called by another goroutine.
+type Uploader struct {
+	Options
+	reader *eventlog.Reader
+	finish chan struct{}
+
+	next     Position // the next event to send
+	sentFull bool     // the last batch was full: there is a backlog
+	lastSent time.Time
+	size     int // bytes a batch may have
+	events   int
+	pin      *pin
+}
+
+// pin keeps every batch beginning at one place as long as a request from there, whose fate isn't known, may still be carried
+// out: that cuts the service's log to its start, and what was appended since would be lost.
+type pin struct {
+	at    Position
+	end   int64 // index after the last event of that request
+	until time.Time
+}
+
+// New prepares the shipping of a log.
+func New(o Options) *Uploader {
+	if o.LateLimit == 0 {
+		o.LateLimit = lateLimit
+	}
+	u := &Uploader{Options: o, finish: make(chan struct{}), next: o.From, size: maxBytes, events: maxEvents}
+	if o.Resumed {
+		u.pin = &pin{at: o.From, end: o.From.Index, until: time.Now().Add(o.LateLimit)}
+	}
+	return u
+}
+
+// Finish says that the log has ended: Run returns once the service has all of it.
+func (u *Uploader) Finish() { close(u.finish) }
+
+// Run ships the log until it has ended and the service has all of it (nil), the service wants no more (ErrFull) or ctx ends.
+func (u *Uploader) Run(ctx context.Context) error {
+	reader, err := eventlog.OpenReader(u.Path)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	u.reader = reader
+	if err := u.seek(u.next); err != nil {
+		return err
+	}
+	for {
+		batch, err := u.read(ctx)
+		if err != nil {
+			return err
+		}
+		if batch.Count == 0 {
+			return nil
+		}
+		if err := u.send(ctx, batch); err != nil {
+			return err
+		}
+	}
+}
+
+// read waits for events and gives the next batch; an empty one says that the log has ended and is shipped.
+func (u *Uploader) read(ctx context.Context) (eventlog.Batch, error) {
+	for {
+		finishing := u.finishing()
+		if !finishing && !u.sentFull {
+			u.wait(ctx, time.Until(u.lastSent.Add(pace)))
+		}
+		if err := u.unpin(); err != nil {
+			return eventlog.Batch{}, err
+		}
+		from := u.next.Index
+		if u.pin != nil { // what was sent since the failure is sent again with what is new
+			if err := u.seek(u.pin.at); err != nil {
+				return eventlog.Batch{}, err
+			}
+		}
+		batch, err := u.reader.Next(u.events, u.size)
+		if err != nil {
+			return batch, fmt.Errorf("cannot read the event log: %w", err)
+		}
+		switch {
+		case batch.First+int64(batch.Count) > from:
+			return batch, nil
+		case u.pin != nil && (finishing || u.full(batch)):
+			u.wait(ctx, time.Until(u.pin.until))
+		case finishing:
+			return eventlog.Batch{}, nil
+		default:
+			if u.pin != nil {
+				u.sentFull = false
+			}
+			u.waitForEvents(ctx)
+		}
+		if ctx.Err() != nil {
+			return eventlog.Batch{}, ctx.Err()
+		}
+	}
+}
+
+// unpin ends the time in which a lost request may still be carried out. If more than that request held has been sent since, it
+// is sent again from there, once.
+func (u *Uploader) unpin() error {
+	if u.pin == nil || time.Now().Before(u.pin.until) {
+		return nil
+	}
+	p := *u.pin
+	u.pin = nil
+	if u.next.Index > p.end {
+		u.next = p.at
+	}
+	if err := u.seek(u.next); err != nil {
+		return err
+	}
+	return u.save()
+}
+
+// send sends a batch until the service has it.
+func (u *Uploader) send(ctx context.Context, batch eventlog.Batch) error {
+	pause := &backoff.ExponentialBackOff{
+		InitialInterval: retryFirst, MaxInterval: retryLast, Multiplier: 2, RandomizationFactor: 0.3,
+	}
+	pause.Reset()
+	u.sentFull = u.full(batch)
+	for failures := 0; ; failures++ {
+		u.lastSent = time.Now()
+		err := u.Service.Push(ctx, u.Token, batch.First, batch.Data)
+		switch {
+		case err == nil:
+			u.size, u.events = min(u.size+u.size/4, maxBytes), min(u.events+u.events/4, maxEvents)
+			u.next = Position{Index: batch.First + int64(batch.Count), Offset: batch.End}
+			if failures > 0 {
+				u.Logger.Info("the log service takes events again", "index", u.next.Index)
+			}
+			return u.save()
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case hub.LogFull(err):
+			return ErrFull
+		case hub.Unauthorized(err):
+			if token, refreshErr := u.Service.Refresh(ctx); refreshErr == nil {
+				u.Token = token
+				if failures == 0 {
+					continue
+				}
+			}
+		case hub.HasStatus(err, http.StatusRequestEntityTooLarge):
+			u.events, u.size = max(u.events/2, 1), max(u.size/2, minBytes)
+		}
+		if hub.Ambiguous(err) {
+			u.pinAt(batch)
+			u.size = max(u.size/2, minBytes)
+		}
+		if failures == 0 {
+			u.Logger.Warn("the log service doesn't take events; they wait on disk", "index", batch.First, "error", err)
+		}
+		u.wait(ctx, pause.NextBackOff())
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if batch, err = u.reread(batch); err != nil {
+			return err
+		}
+	}
+}
+
+// pinAt notes that a batch may still arrive.
+func (u *Uploader) pinAt(batch eventlog.Batch) {
+	end := batch.First + int64(batch.Count)
+	if u.pin == nil {
+		u.pin = &pin{at: Position{Index: batch.First, Offset: batch.Offset}, end: end}
+	}
+	u.pin.end = min(u.pin.end, end)
+	u.pin.until = time.Now().Add(u.LateLimit)
+}
+
+// reread reads a batch again in the size that is now right.
+func (u *Uploader) reread(batch eventlog.Batch) (eventlog.Batch, error) {
+	if err := u.seek(Position{Index: batch.First, Offset: batch.Offset}); err != nil {
+		return batch, err
+	}
+	return u.reader.Next(u.events, u.size)
+}
+
+func (u *Uploader) seek(p Position) error {
+	if _, err := u.reader.Seek(p.Index, p.Offset); err != nil { // a log cut by a power loss is numbered on
+		return fmt.Errorf("cannot read the event log: %w", err)
+	}
+	return nil
+}
+
+// save notes what the service has for certain.
+func (u *Uploader) save() error {
+	certain := u.next
+	if u.pin != nil {
+		certain = u.pin.at
+	}
+	if err := u.Save(certain); err != nil {
+		u.Logger.Warn("cannot note how much of the log the hub has", "error", err)
+	}
+	return nil
+}
+
+func (u *Uploader) full(b eventlog.Batch) bool {
+	return b.Count >= u.events || len(b.Data) >= u.size*3/4
+}
+
+func (u *Uploader) finishing() bool {
+	select {
+	case <-u.finish:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits for a time, but not beyond ctx; Finish ends it early where there is nothing to wait for but more events.
+func (u *Uploader) wait(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	finish := u.finish
+	if u.finishing() {
+		finish = nil
+	}
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	case <-finish:
+	}
+}
+
+// waitForEvents waits until the log has grown, has ended, or the pin has to be taken out.
+func (u *Uploader) waitForEvents(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if u.pin != nil {
+		ctx, cancel = context.WithDeadline(ctx, u.pin.until)
+		defer cancel()
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-u.finish:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	_ = u.reader.Wait(ctx) // its only error is ctx's end
+	cancel()
+	<-done
+}

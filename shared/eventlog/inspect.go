@@ -1,0 +1,104 @@
+package eventlog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// State is how far a log has come.
+type State struct {
+	// Started and Finished tell whether job_started and job_finished are there.
+	Started, Finished bool
+	// Open tells that a command was started and not finished; Section is its cmd_started.
+	Open    bool
+	Section Event
+}
+
+// Inspect reads a whole log, with what an unclosed one has beside it, and tells its state. It is for a log whose writer
+// has died, or whose writing can't go on. A log that doesn't exist is an empty one.
+func Inspect(path string) (State, error) {
+	var state State
+	for _, suffix := range []string{"", dropSuffix, olderSuffix, newerSuffix} {
+		if err := state.read(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return state, fmt.Errorf("cannot read the event log: %w", err)
+		}
+	}
+	return state, nil
+}
+
+func (s *State) read(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	lines := scanLines(file)
+	for lines.Scan() {
+		if isOutput(lines.Bytes()) {
+			continue
+		}
+		event, err := Parse(lines.Bytes())
+		if err != nil {
+			continue // nothing that counts
+		}
+		switch event.Kind {
+		case KindJobStarted:
+			s.Started = true
+		case KindJobFinished:
+			s.Finished = true
+		case KindCmdStarted:
+			s.Open, s.Section = true, event
+		case KindCmdFinished:
+			s.Open, s.Section = false, Event{}
+		}
+	}
+	return lines.Err()
+}
+
+// Last is the last complete event of a log, or of what an unclosed one has beside it, read from the end. It is false if
+// there is none, or no log.
+func Last(path string) (Event, bool, error) {
+	for _, suffix := range []string{newerSuffix, olderSuffix, dropSuffix, ""} {
+		event, found, err := lastIn(path + suffix)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return Event{}, false, fmt.Errorf("cannot read the event log: %w", err)
+		}
+		if found {
+			return event, true, nil
+		}
+	}
+	return Event{}, false, nil
+}
+
+func lastIn(path string) (Event, bool, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return Event{}, false, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return Event{}, false, err
+	}
+	end, err := lineStart(file, info.Size())
+	for err == nil && end > 0 {
+		var start int64
+		if start, err = lineStart(file, end-1); err != nil {
+			break
+		}
+		if end-start <= maxLine {
+			line := make([]byte, end-start)
+			if _, err = file.ReadAt(line, start); err != nil {
+				break
+			}
+			if event, err := Parse(bytes.TrimSuffix(line, []byte("\n"))); err == nil {
+				return event, true, nil
+			}
+		}
+		end = start
+	}
+	return Event{}, false, err
+}

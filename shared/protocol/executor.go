@@ -1,0 +1,99 @@
+package protocol
+
+import (
+	"context"
+	"io"
+)
+
+// Executor runs jobs of one kind. It is all that a worker written in Go implements; Serve does the rest. A worker
+// process runs one job in its life, so Prepare is called at most once; Check, List and Cleanup may be called in a worker
+// that runs no job, at any time and concurrently.
+type Executor interface {
+	// Describe tells the executor's name and version. It must not block.
+	Describe() Description
+	// Check looks at the host: is there what this executor needs? It changes nothing.
+	Check(ctx context.Context) []CheckResult
+	// Prepare makes the place where a job's commands run. Sections of its own (pulling images, waiting for a pod) go to
+	// log. After an error it has removed what it made, and the job fails with that error as its reason: it should
+	// say what failed, on what, and what to do. ctx ends when the job is stopped.
+	Prepare(ctx context.Context, job *Job, settings *Settings, log SectionLog) (Environment, error)
+	// List names the jobs of an instance of which something is left on this host (processes, containers, pods).
+	List(ctx context.Context, instanceID string) ([]Leftover, error)
+	// Cleanup removes all that is left of a job whose worker is dead. It is idempotent: nothing left is no error.
+	Cleanup(ctx context.Context, instanceID, jobID string) error
+}
+
+// Environment is the place where one job's commands run. Its methods are called by one goroutine at a time, but for
+// Stop, which comes while another one runs.
+type Environment interface {
+	// OpenShell starts the shell in which commands run one after another. It is called again after a shell died.
+	OpenShell(ctx context.Context) (Shell, error)
+	// ResolvePath gives the path shown for an injected file: resolved on a host, as given in a container.
+	ResolvePath(path string) string
+	// Inject puts a file in place. Its error names the path.
+	Inject(ctx context.Context, file File) error
+	// Stop ends all that the job started and that still runs, gently first: INT, TERM, then KILL. It returns when
+	// nothing is left; a shell can be opened afterwards. Without processes it does nothing.
+	Stop(ctx context.Context) error
+	// Close ends what is left and removes all that Prepare made. No other method is called after it.
+	Close(ctx context.Context) error
+}
+
+// Shell is one interactive shell on a terminal. Its methods are called by one goroutine at a time.
+type Shell interface {
+	// Run runs a script in the shell, as if it were sourced, and writes to out what appears on the terminal: raw bytes
+	// as they come, from one goroutine, none after Run returned. An error means that the command's end could not be
+	// learnt (the terminal, container or pod is gone); a failing or dying script is none.
+	Run(ctx context.Context, script string, out io.Writer) (Exit, error)
+	// Export sets and exports variables in the shell.
+	Export(ctx context.Context, env []EnvVar) error
+	// Close ends the shell. Calling it again does nothing.
+	Close() error
+}
+
+// Exit tells how a script ended.
+type Exit struct {
+	// Code is the exit status: of the script, or of the shell where that ended too (128+n for signal n).
+	Code int
+	// ShellEnded is set when the shell itself is gone (exit, set -e, exec, kill). Open another one to go on.
+	ShellEnded bool
+}
+
+// SectionLog lets an executor write sections into the job's log while it prepares.
+type SectionLog interface {
+	// Section starts a section. The writer takes its output; end closes it with an exit code and must be called once.
+	Section(directive string) (out io.Writer, end func(exitCode int))
+}
+
+// Description is what an executor says of itself.
+type Description struct {
+	// Name of the executor, as agent.toml and job requests name it.
+	Name    string
+	Version string
+}
+
+// CheckResult is one line of a look at the host.
+type CheckResult struct {
+	// Name of what was looked at, e.g. "bash".
+	Name   string
+	Status CheckStatus
+	// Message says what was found and, unless all is well, what to do.
+	Message string
+}
+
+// CheckStatus grades a CheckResult.
+type CheckStatus int
+
+// The grades, from best to worst.
+const (
+	CheckOK CheckStatus = iota
+	CheckWarning
+	CheckFailed
+)
+
+// Leftover names a job of which something is left on the host.
+type Leftover struct {
+	JobID string
+	// What is left, for people: "2 processes", "container main".
+	What string
+}
