@@ -5,13 +5,17 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	crand "crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -218,7 +222,11 @@ func (a *Agent) resume() bool {
 func (a *Agent) register(ctx context.Context) error {
 	pause := time.Second
 	for {
-		answer, err := a.Hub.Register(ctx, a.RegistrationToken, a.Registration)
+		req := a.Registration
+		if req.Name == "" {
+			req.Name = madeUpName(req.Hostname)
+		}
+		answer, err := a.Hub.Register(ctx, a.RegistrationToken, req)
 		if err == nil {
 			a.identity = identity{Wanted: a.Registration.Name, Name: answer.Name, Token: answer.Token}
 			a.proven, a.unknownAt = false, time.Time{}
@@ -247,6 +255,14 @@ func (a *Agent) register(ctx context.Context) error {
 		}
 		pause = min(2*pause, time.Minute)
 	}
+}
+
+var notInName = regexp.MustCompile(`[^a-zA-Z0-9-]+`)
+
+// madeUpName makes a name that no other agent has, of 8 to 64 characters, from the host's name.
+func madeUpName(hostname string) string {
+	host := notInName.ReplaceAllString(hostname, "-")
+	return fmt.Sprintf("%.40s-%s", cmp.Or(host, "signalman"), strings.ToLower(crand.Text()[:12]))
 }
 
 // finalRefusal tells whether asking again can't help.

@@ -39,7 +39,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			startCommand(), runCommand(), statusCommand(),
+			startCommand(), runCommand(), devCommand(), statusCommand(),
 			{
 				Name: "version", Usage: "print the version",
 				Action: func(c *cli.Context) error {

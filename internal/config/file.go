@@ -16,7 +16,10 @@ import (
 )
 
 // largestFile keeps a mistaken path (a disk image, say) from being parsed.
-const largestFile = 1 << 20
+const largestFile = 256 << 10
+
+// mostProblems is how many of them one error lists.
+const mostProblems = 10
 
 // fileValue is what the file says for one option.
 type fileValue struct {
@@ -45,7 +48,11 @@ func readFile(path string, data []byte) (map[string]fileValue, []string, error) 
 	r.table("", top)
 	slices.SortStableFunc(r.problems, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
 	var errs []error
-	for _, p := range r.problems {
+	for i, p := range r.problems {
+		if i == mostProblems {
+			errs = append(errs, fmt.Errorf("%s: and %d more", path, len(r.problems)-i))
+			break
+		}
 		errs = append(errs, p.err)
 	}
 	return r.values, r.warnings, errors.Join(errs...)
@@ -110,7 +117,7 @@ func (r *fileReader) unknown(key string, line int, content toml.Primitive) {
 		_ = r.md.PrimitiveDecode(content, &inner) // it is known to be a table
 	}
 	switch {
-	case len(inner) > 0:
+	case len(inner) > 0 && !strings.Contains(key, "."): // no option is deeper
 		r.table(key+".", inner)
 	case !isTable(key):
 		r.refuse(line, unknownKey(key))

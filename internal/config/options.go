@@ -111,7 +111,7 @@ var options = []option{
 	{key: "env-vars", group: hostGroup, in: everywhere, arg: "VAR=VALUE,...",
 		value: envVars(func(c *Config) *[]EnvVar { return &c.EnvVars }),
 		doc: "Environment variables for every job, such as [\"CACHE=on\", \"OPTS=a=1,b=2\"]. " +
-			"May also be a table, [env-vars], at the end of this file."},
+			"May also be a table, [env-vars], at the end of the file."},
 	{key: "files", group: hostGroup, in: everywhere, arg: "/HOST:/CONTAINER,...",
 		value: many(func(c *Config) *[]File { return &c.Files }, parseFile, func(f File) string { return f.Host + ":" + f.Container }),
 		doc:   "Files of the host for the containers of jobs, such as [\"/etc/ci/netrc:/root/.netrc\"]."},

@@ -95,7 +95,7 @@ func TestDefaults(t *testing.T) {
 // TestExample holds agent.toml.example to the table. Write it anew with: go test ./internal/config -update
 func TestExample(t *testing.T) {
 	if *update {
-		require.NoError(t, os.WriteFile(examplePath, []byte(Example()), 0o644)) //nolint:gosec // it is no secret
+		require.NoError(t, os.WriteFile(examplePath, []byte(Example()), 0o644))
 	}
 	data, err := os.ReadFile(filepath.FromSlash(examplePath))
 	require.NoError(t, err)

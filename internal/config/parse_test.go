@@ -91,6 +91,7 @@ func TestErrorsOfTheFile(t *testing.T) {
 		{"made a table", "[kubernetes]\npod-spec = \"x\"",
 			`agent.toml:2: unknown key "kubernetes.pod-spec"; did you mean "kubernetes-pod-spec"? It belongs above the first [table]`},
 		{"unknown table", "[nothing]", `agent.toml:1: unknown key "nothing"`},
+		{"deep", "a.b.c.d = 1", `agent.toml: unknown key "a.b"`},
 		{"quoted dot", `"log.max-disk" = 1`, `agent.toml:1: unknown key "log.max-disk"; did you mean "log.max-disk"?`},
 		{"no table", "log = 1", `agent.toml:1: log: it must be a table, [log]`},
 		{"array of tables", "[[log]]\nmax-disk = 1", `agent.toml:1: log: it must be a table, [log]`},
@@ -118,8 +119,15 @@ func TestErrorsOfTheFile(t *testing.T) {
 			assert.NotContains(t, err.Error(), "5ecret")
 		})
 	}
-	_, _, err := Parse(Sources{Path: "agent.toml", File: make([]byte, largestFile+1)})
-	require.EqualError(t, err, "agent.toml: it is larger than a config file can be (1MiB)")
+	var many strings.Builder
+	for i := range 13 {
+		fmt.Fprintf(&many, "x%d = 1\n", i)
+	}
+	_, _, err := Parse(Sources{Path: "agent.toml", File: []byte(many.String())})
+	require.ErrorContains(t, err, "agent.toml:10: unknown key \"x9\"\nagent.toml: and 3 more")
+
+	_, _, err = Parse(Sources{Path: "agent.toml", File: make([]byte, largestFile+1)})
+	require.EqualError(t, err, "agent.toml: it is larger than a config file can be (256KiB)")
 }
 
 func TestErrorsBetweenOptions(t *testing.T) {

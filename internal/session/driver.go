@@ -24,12 +24,13 @@ const (
 //     command's file begins by setting them again (see scriptPrefix).
 //   - read has a time-out of its own (68 years), or else TMOUT would be it; TMOUT may be read-only, set by an
 //     administrator.
+//   - Without /dev/null the status can't be printed: better to end the shell, so that the command ends.
 //   - Quoted builtins are found whatever aliases and functions the user's files define.
 const driver = `\builtin set +Hm
 \builtin unset HISTFILE TMOUT PROMPT_COMMAND BASH_EXECUTION_STRING
 while \builtin :; do
 while
-  { \builtin printf '\n%s %d %s\n' TOKEN "$?" "$-" >&63; \builtin set +xv; } >/dev/null 2>&1
+  { \builtin printf '\n%s %d %s\n' TOKEN "$?" "$-" >&63; \builtin set +xv; } >/dev/null 2>&1 || \builtin exit 1
   IFS= \builtin read -r -t 2147483647 -u 62 __signalman || \builtin exit
 do
   \builtin . "$__signalman" 62<&- 63>&-

@@ -147,6 +147,9 @@ func (s *Shell) startProcess() error {
 		run = (*exec.Cmd).Start
 	}
 	if err := run(s.cmd); err != nil {
+		if _, dirErr := os.Stat(s.options.Dir); s.options.Dir != "" && dirErr != nil {
+			return fmt.Errorf("cannot start bash in its folder: %w", dirErr)
+		}
 		return fmt.Errorf("cannot start bash: %w", err)
 	}
 	return nil

@@ -252,7 +252,7 @@ func (u *Uploader) reread(batch eventlog.Batch) (eventlog.Batch, error) {
 }
 
 func (u *Uploader) seek(p Position) error {
-	if _, err := u.reader.Seek(p.Index, p.Offset); err != nil { // a log cut by a power loss is numbered on
+	if _, err := u.reader.SeekOffset(p.Index, p.Offset); err != nil { // a log cut by a power loss is numbered on
 		return fmt.Errorf("cannot read the event log: %w", err)
 	}
 	return nil

@@ -1,7 +1,6 @@
 package eventlog
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -94,7 +93,7 @@ func lastIn(path string) (Event, bool, error) {
 			if _, err = file.ReadAt(line, start); err != nil {
 				break
 			}
-			if event, err := Parse(bytes.TrimSuffix(line, []byte("\n"))); err == nil {
+			if event, err := Parse(line); err == nil {
 				return event, true, nil
 			}
 		}

@@ -74,6 +74,9 @@ func (l *lineFile) recover() error {
 	}
 	read += int64(len(part))
 	l.size, l.count = size, count
+	if l.index != nil {
+		_ = l.index.Truncate((count + indexEvery - 1) / indexEvery * indexEntry)
+	}
 	if read > size {
 		return l.cut()
 	}

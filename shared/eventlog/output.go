@@ -166,7 +166,6 @@ func (o *OutputWriter) expired() {
 	defer o.timers.Done()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.timer = nil
 	o.appendText()
 }
 

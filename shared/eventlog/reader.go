@@ -90,11 +90,11 @@ func (r *Reader) size() (int64, error) {
 // Position is the index and the offset of the next event.
 func (r *Reader) Position() (index, offset int64) { return r.index, r.offset }
 
-// Seek goes to an index whose offset is known, which costs the same for any length of the log. If no line begins at the
+// SeekOffset goes to an index whose offset is known, which costs the same for any length of the log. If no line begins at the
 // offset, since a power loss took what had been there, exact is false and reading goes on where the last line up to the
 // offset begins or would begin, numbered on from index. After a crash seek before the log is closed, lest the closing
 // events fill what is missing.
-func (r *Reader) Seek(index, offset int64) (exact bool, err error) {
+func (r *Reader) SeekOffset(index, offset int64) (exact bool, err error) {
 	size, err := r.size()
 	if err != nil {
 		return false, err

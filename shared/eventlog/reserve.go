@@ -8,7 +8,10 @@ import (
 	"os"
 )
 
-const reserveSuffix = ".reserve"
+const (
+	reserveSuffix = ".reserve"
+	freshSuffix   = ".new"
+)
 
 // reserve is disk space that is kept to be given up when there is none left.
 type reserve struct {
@@ -21,6 +24,7 @@ type reserve struct {
 // later. A negative size means that none is wanted; it then counts as held.
 func openReserve(path string, size int64) reserve {
 	r := reserve{path: path, size: cmp.Or(size, DefaultReserve)}
+	_ = os.Remove(path + freshSuffix) // a killed writer's
 	if info, err := os.Stat(path); err == nil && info.Size() >= r.size {
 		r.held = true
 		return r
@@ -37,7 +41,7 @@ func (r *reserve) hold() error {
 	}
 	content := make([]byte, r.size)
 	_, _ = rand.Read(content) // never fails; file systems that compress would make nothing of zeros
-	fresh := r.path + ".new"
+	fresh := r.path + freshSuffix
 	err := os.WriteFile(fresh, content, 0o600)
 	if err == nil {
 		err = os.Rename(fresh, r.path)

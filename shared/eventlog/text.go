@@ -12,17 +12,17 @@ import (
 func Text(w io.Writer, r io.Reader) error {
 	out := bufio.NewWriter(w)
 	lineOpen := false
-	print := func(text string) {
+	write := func(text string) {
 		if text != "" {
 			_, _ = out.WriteString(text) // Flush returns the error
 			lineOpen = !strings.HasSuffix(text, "\n")
 		}
 	}
-	printLine := func(text string) {
+	writeLine := func(text string) {
 		if lineOpen {
-			print("\n")
+			write("\n")
 		}
-		print(strings.TrimSuffix(text, "\n") + "\n")
+		write(strings.TrimSuffix(text, "\n") + "\n")
 	}
 	lines := scanLines(r)
 	for lines.Scan() {
@@ -32,17 +32,17 @@ func Text(w io.Writer, r io.Reader) error {
 		}
 		switch event.Kind {
 		case KindCmdStarted:
-			printLine(event.Directive)
+			writeLine(event.Directive)
 		case KindCmdOutput:
-			print(event.Output)
+			write(event.Output)
 		case KindCmdFinished:
 			if event.ExitCode != 0 {
-				printLine(fmt.Sprintf("exit code: %d", event.ExitCode))
+				writeLine(fmt.Sprintf("exit code: %d", event.ExitCode))
 			}
 		}
 	}
 	if lineOpen {
-		print("\n")
+		write("\n")
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("cannot read the event log: %w", err)

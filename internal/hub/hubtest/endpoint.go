@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -61,6 +62,7 @@ func (a answer) write(w http.ResponseWriter) {
 		contentType = "application/json"
 	}
 	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(a.body))) // whole once flushed
 	w.WriteHeader(a.code)
 	_, _ = w.Write(a.body) // the client may be gone
 }

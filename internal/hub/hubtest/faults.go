@@ -213,10 +213,14 @@ func (h *Hub) misbehave(w http.ResponseWriter, r *http.Request, rule *FaultRule,
 		drop(w)
 	case Late:
 		if f.Status != 0 {
+			w.Header().Set("Connection", "close") // it is held until the handling is over
 			instead.write(w)
 			_ = http.NewResponseController(w).Flush() // the client may be gone
 		}
-		if !h.pause(f, nil, nil) {
+		if !h.pause(f, nil, nil) { // closed
+			if f.Status == 0 {
+				drop(w)
+			}
 			return
 		}
 		if out := handle(); f.Status == 0 {

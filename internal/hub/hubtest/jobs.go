@@ -1,6 +1,8 @@
 package hubtest
 
 import (
+	"cmp"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -66,6 +68,7 @@ func (j Job) Ended() bool { return j.State == JobFinished || j.State == JobForgo
 
 type job struct {
 	Job
+	seq     int64 // rises with each submission
 	payload []byte
 	agent   *agent
 	log     eventLog
@@ -94,11 +97,11 @@ func (h *Hub) Job(id string) (Job, bool) {
 func (h *Hub) Jobs() []Job {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	all := make([]Job, 0, len(h.jobs))
-	for _, j := range h.jobs {
-		all = append(all, j.snapshot())
+	byAge := slices.SortedFunc(maps.Values(h.jobs), func(a, b *job) int { return cmp.Compare(a.seq, b.seq) })
+	all := make([]Job, len(byAge))
+	for i, j := range byAge {
+		all[i] = j.snapshot()
 	}
-	slices.SortFunc(all, func(a, b Job) int { return a.SubmittedAt.Compare(b.SubmittedAt) })
 	return all
 }
 

@@ -12,7 +12,7 @@ const maxRecords = 20_000
 
 // SyncRecord is a sync that was handled.
 type SyncRecord struct {
-	// Seq rises over all syncs and log posts of the hub, in the order of handling.
+	// Seq rises over all submissions, syncs and log posts of the hub, in the order of handling.
 	Seq     int64
 	At      time.Time
 	Request hub.SyncRequest
@@ -24,7 +24,7 @@ type SyncRecord struct {
 
 // LogPost is a log request that reached the log service's handling.
 type LogPost struct {
-	// Seq rises over all syncs and log posts of the hub, in the order of handling.
+	// Seq rises over all submissions, syncs and log posts of the hub, in the order of handling.
 	Seq       int64
 	At        time.Time
 	StartFrom int

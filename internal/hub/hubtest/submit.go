@@ -123,6 +123,7 @@ func (h *Hub) enqueue(id string, payload []byte, token string) error {
 	}
 	j := &job{
 		Job:     Job{ID: id, State: JobQueued, SubmittedAt: h.now()},
+		seq:     h.nextSeq(),
 		payload: payload,
 		tokens:  map[string]bool{token: true},
 	}

@@ -1,0 +1,171 @@
+package eventlog
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestOutputDecoder(t *testing.T) {
+	for in, want := range map[string]string{
+		"a\r\nb\r\n": "a\nb\n", "a\rb\r\r\n\r": "a\rb\r\n\r", "é€𝄞": "é€𝄞",
+		"\xe2\x82": "\ufffd\ufffd", "\xe2\x82x": "\ufffd\ufffdx", "\xe2\x82\r\n": "\ufffd\ufffd\n", "\xff\xf0\x80": "\ufffd\ufffd\ufffd",
+	} {
+		for cut := range len(in) + 1 {
+			var d OutputDecoder
+			got := d.Decode(nil, []byte(in[:cut]))
+			assert.True(t, utf8.Valid(got))
+			got = d.Flush(d.Decode(got, []byte(in[cut:])))
+			assert.Equal(t, want, string(got), "%q cut at %d", in, cut)
+		}
+	}
+}
+
+func FuzzOutputDecoder(f *testing.F) {
+	f.Add([]byte("a\r\n\xe2\x82\xac\r\xff\xf0\x9d\x84"), []byte{1, 0, 3, 1})
+	f.Fuzz(func(t *testing.T, in, cuts []byte) {
+		want := strings.ReplaceAll(string(in), "\r\n", "\n")
+		want = string([]rune(want))
+		var d OutputDecoder
+		var got []byte
+		rest := in
+		for _, cut := range cuts {
+			n := min(int(cut), len(rest))
+			part := d.Decode(nil, rest[:n])
+			require.True(t, utf8.Valid(part))
+			got, rest = append(got, part...), rest[n:]
+		}
+		got = d.Flush(d.Decode(got, rest))
+		require.Equal(t, want, string(got))
+		var joined []byte
+		for chunk := range Chunks(got, 5) {
+			require.True(t, utf8.Valid(chunk) && len(chunk) <= 5 && len(chunk) > 0)
+			joined = append(joined, chunk...)
+		}
+		require.True(t, bytes.Equal(got, joined))
+	})
+}
+
+// recorder is an Appender in memory.
+type recorder struct {
+	mu     sync.Mutex
+	events []Event
+	err    error
+}
+
+func (r *recorder) Append(events ...Event) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, events...)
+	return r.err
+}
+
+func (r *recorder) outputs() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	for _, e := range r.events {
+		out = append(out, e.Output)
+	}
+	return out
+}
+
+func TestOutputWriterTiming(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &recorder{}
+		o := NewOutputWriter(log)
+		write := func(s string) {
+			n, err := o.Write([]byte(s))
+			require.NoError(t, err)
+			require.Equal(t, len(s), n)
+		}
+		pass := func(d time.Duration) { // on the bubble's clock
+			time.Sleep(d)
+			synctest.Wait()
+		}
+		write("alone\n")
+		assert.Equal(t, []string{"alone\n"}, log.outputs(), "a line that comes alone leaves at once")
+		write("b")
+		write("c\r\n\xe2\x82")
+		pass(outputDelay - 1)
+		assert.Len(t, log.outputs(), 1)
+		pass(1)
+		assert.Equal(t, []string{"alone\n", "bc\n"}, log.outputs())
+		write("\xac") // 20 ms after the last, but no whole line
+		assert.Len(t, log.outputs(), 2)
+		pass(outputDelay)
+		assert.Equal(t, "€", log.outputs()[2])
+		write("\xe2")
+		require.NoError(t, o.Flush())
+		assert.Equal(t, "\ufffd", log.outputs()[3])
+		write("end\r")
+		require.NoError(t, o.Close())
+		require.NoError(t, o.Close())
+		assert.Equal(t, "end\r", log.outputs()[4])
+		_, err := o.Write([]byte("late"))
+		assert.ErrorIs(t, err, os.ErrClosed)
+	})
+}
+
+func TestOutputWriterCutsAFlood(t *testing.T) {
+	log := &recorder{}
+	o := NewOutputWriter(log)
+	text := strings.Repeat("€", 100_000)
+	_, err := o.Write([]byte(text))
+	require.NoError(t, err)
+	require.NoError(t, o.Close())
+	assert.Equal(t, text, strings.Join(log.outputs(), ""))
+	for _, out := range log.outputs() {
+		assert.LessOrEqual(t, len(out), MaxOutput)
+	}
+	assert.LessOrEqual(t, len(log.events), 24)
+}
+
+func TestOutputWriterKeepsErrors(t *testing.T) {
+	log := &recorder{err: errors.New("full")}
+	o := NewOutputWriter(log)
+	_, err := o.Write([]byte("x\n"))
+	require.NoError(t, err)
+	assert.EqualError(t, o.Flush(), "full")
+	log.err = nil
+	_, err = o.Write([]byte("y\n"))
+	require.NoError(t, err)
+	assert.EqualError(t, o.Close(), "full")
+}
+
+func TestOutputWriterConcurrently(t *testing.T) {
+	log := &recorder{}
+	o := NewOutputWriter(log)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 2000 {
+				_, _ = o.Write([]byte("some text, not a line "))
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, o.Close())
+	assert.Len(t, strings.Join(log.outputs(), ""), 8*2000*len("some text, not a line "))
+}
+
+func BenchmarkOutputWriter(b *testing.B) {
+	line := []byte(strings.Repeat("2026-01-01 some \"quoted\" words of a build's output, é\r\n", 76)[:4096])
+	w := openWriter(b, tempLog(b), Options{})
+	o := NewOutputWriter(w)
+	b.SetBytes(int64(len(line)))
+	b.ReportAllocs()
+	for b.Loop() {
+		_, _ = o.Write(line)
+	}
+	require.NoError(b, o.Close())
+}
