@@ -86,7 +86,7 @@ func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) 
 	if !resumed {
 		report(event{kind: held})
 	}
-	result, err := a.runHeld(ctx, c, raw, accessToken, resumed)
+	result, err := a.runHeld(ctx, c, raw, accessToken)
 	if err != nil {
 		if ctx.Err() != nil {
 			return
@@ -119,9 +119,9 @@ func (a *Agent) request(ctx context.Context, c *current, accessToken string) ([]
 }
 
 // runHeld runs a job whose request is there, and ships its log meanwhile.
-func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, accessToken string, resumed bool) (protocol.Result, error) {
+func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, accessToken string) (protocol.Result, error) {
 	req, logger, requestErr := request.Parse(raw, c.folder.ID())
-	up := a.startUpload(ctx, c, logger, accessToken, resumed)
+	up := a.startUpload(ctx, c, logger, accessToken)
 	defer up.cancel()
 
 	result, err := job.New(a.Job, c.folder).Run(ctx, req, requestErr, c.stopping)
@@ -154,14 +154,14 @@ func (u *upload) cancel() {
 }
 
 // startUpload ships the job's log if there is somewhere to ship it to.
-func (a *Agent) startUpload(ctx context.Context, c *current, logger request.Logger, accessToken string, resumed bool) *upload {
+func (a *Agent) startUpload(ctx context.Context, c *current, logger request.Logger, accessToken string) *upload {
 	ctx, cancel := context.WithCancel(ctx)
 	st := c.folder.State()
 	up := &upload{cancelRun: cancel, done: make(chan struct{}), Uploader: uploader.New(uploader.Options{
-		Path: c.folder.EventsPath(), From: uploader.Position{Index: st.Acked, Offset: st.AckedOffset}, Resumed: resumed,
+		Path: c.folder.EventsPath(), From: uploader.Position{Index: st.Acked, Offset: st.AckedOffset}, LostTo: st.LostTo,
 		Service: &logService{hub: a.Hub, url: logger.URL, accessToken: accessToken}, Token: logger.Token,
-		Save: func(p uploader.Position) error {
-			return c.folder.Update(func(s *jobdir.State) { s.Acked, s.AckedOffset = p.Index, p.Offset })
+		Save: func(p uploader.Position, lostTo int64) error {
+			return c.folder.Update(func(s *jobdir.State) { s.Acked, s.AckedOffset, s.LostTo = p.Index, p.Offset, lostTo })
 		},
 		Logger: a.Logger.With("job", c.folder.ID()),
 	})}

@@ -132,4 +132,3 @@ func showJobs(ctx context.Context, c *cli.Context, hub *hubtest.Hub, jobs []stri
 	}
 	return nil
 }
-

@@ -37,6 +37,8 @@ type State struct {
 	// Acked is how many events the hub has for certain, and AckedOffset where the next one starts in the event log.
 	Acked       int64 `json:"acked"`
 	AckedOffset int64 `json:"acked_offset"`
+	// LostTo is the index after the last event of a request to the log service that is under way from Acked; 0 if none is.
+	LostTo int64 `json:"lost_to,omitempty"`
 	// LogFull is set when the hub wants no more of this log.
 	LogFull bool `json:"log_full,omitempty"`
 	// StopRequested is set when the hub asked to stop the job.

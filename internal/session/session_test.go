@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -143,8 +144,6 @@ func TestScriptsAndCodes(t *testing.T) {
 		"descriptors":            {"exec 9>>f 200>>f {fd}>>f; echo a >&9; echo b >&200; echo c >&$fd; wc -l <f; exec 9>&- 200>&- {fd}>&-", "3\n", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name == "descriptors" {
-			}
 			s := open(t)
 			s.gives(step.script, step.output, step.code)
 			s.gives("echo alive", "alive\n", 0)
@@ -277,7 +276,7 @@ func TestShellEnds(t *testing.T) {
 		"exit 3":                              3,
 		"exit":                                0,
 		"kill -9 $$":                          137,
-		"kill -HUP $$; sleep 1000":            129,
+		"kill -HUP $$; while :; do :; done":   129,
 		"trap - TERM; exec sh -c 'kill $$'":   143,
 		"exec sh":                             0,
 		"exec sh -c 'exit 4'":                 4,
@@ -329,19 +328,29 @@ func TestBackgroundChildrenDontHoldACommand(t *testing.T) {
 	for _, script := range []string{
 		"sleep 1000 & echo $!",
 		"(setsid sleep 1000 & echo $!)",
-		"f() { trap : USR1; while :; do sleep 1000; done; }; f & echo $!",
+		"mkfifo f; f() { while :; do read x <>f; done; }; f & echo $!",
 	} {
 		out, exit := s.run(script)
 		assert.Zero(t, exit.Code)
 		kill(t, out)
 	}
-	// A flood from the background. It is still there when the second command ends, as that waits for its first line.
-	_, exit := s.run("mkfifo go; { read x <go; exec yes; } & echo $! >pid")
-	assert.Zero(t, exit.Code)
-	_, exit = s.run("echo >go; : $(kill -0 $(cat pid))")
-	assert.Zero(t, exit.Code)
+	// A flood from the background that goes on while a command ends.
+	s.gives("mkfifo go flooded; { read x <go; exec yes; } & echo $! >pid", "", 0)
+	flooded := sync.OnceFunc(func() {
+		assert.NoError(t, os.WriteFile(filepath.Join(s.options.Dir, "flooded"), []byte("y\n"), 0))
+	})
+	exit, err := s.Run(t.Context(), "echo >go; read x <flooded; (exit 3)", writerFunc(func(p []byte) (int, error) {
+		flooded()
+		return len(p), nil
+	}))
+	require.NoError(t, err)
+	assert.Equal(t, protocol.Exit{Code: 3}, exit)
 	s.run("kill $(cat pid)")
 }
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestOutputBetweenCommandsComesWithTheNext(t *testing.T) {
 	s := open(t)

@@ -51,13 +51,14 @@ type Options struct {
 	Path string
 	// From is the first event that the service doesn't have for certain.
 	From Position
-	// Resumed is set when another uploader shipped this log before: a request of its may still be under way.
-	Resumed bool
+	// LostTo is the index after the last event of a request that an earlier uploader sent from From and that may still be
+	// under way; 0 if there is none.
+	LostTo  int64
 	Service Service
 	// Token for the log; "" if there is none yet.
 	Token string
-	// Save notes what the service has for certain.
-	Save func(Position) error
+	// Save notes what the service has for certain, and LostTo for an uploader that would have to go on from there.
+	Save func(certain Position, lostTo int64) error
 	// LateLimit is how long a request may be carried out after its failure; 0 means 25 s.
 	LateLimit time.Duration
 	Logger    hclog.Logger
@@ -94,8 +95,8 @@ func New(o Options) *Uploader {
 		o.LateLimit = lateLimit
 	}
 	u := &Uploader{Options: o, finish: make(chan struct{}), next: o.From, size: maxBytes, events: maxEvents}
-	if o.Resumed {
-		u.pin = &pin{at: o.From, end: o.From.Index, until: time.Now().Add(o.LateLimit)}
+	if o.LostTo > o.From.Index {
+		u.pin = &pin{at: o.From, end: o.LostTo, until: time.Now().Add(o.LateLimit)}
 	}
 	return u
 }
@@ -178,10 +179,8 @@ func (u *Uploader) unpin() error {
 	if u.next.Index > p.end {
 		u.next = p.at
 	}
-	if err := u.seek(u.next); err != nil {
-		return err
-	}
-	return u.save()
+	u.save(0)
+	return u.seek(u.next)
 }
 
 // send sends a batch until the service has it.
@@ -193,6 +192,7 @@ func (u *Uploader) send(ctx context.Context, batch eventlog.Batch) error {
 	u.sentFull = u.full(batch)
 	for failures := 0; ; failures++ {
 		u.lastSent = time.Now()
+		u.save(batch.First + int64(batch.Count))
 		err := u.Service.Push(ctx, u.Token, batch.First, batch.Data)
 		switch {
 		case err == nil:
@@ -201,7 +201,8 @@ func (u *Uploader) send(ctx context.Context, batch eventlog.Batch) error {
 			if failures > 0 {
 				u.Logger.Info("the log service takes events again", "index", u.next.Index)
 			}
-			return u.save()
+			u.save(0)
+			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case hub.LogFull(err):
@@ -258,16 +259,15 @@ func (u *Uploader) seek(p Position) error {
 	return nil
 }
 
-// save notes what the service has for certain.
-func (u *Uploader) save() error {
+// save notes what the service has for certain, and that a request up to the index lostTo is under way.
+func (u *Uploader) save(lostTo int64) {
 	certain := u.next
 	if u.pin != nil {
-		certain = u.pin.at
+		certain, lostTo = u.pin.at, u.pin.end
 	}
-	if err := u.Save(certain); err != nil {
+	if err := u.Save(certain, lostTo); err != nil {
 		u.Logger.Warn("cannot note how much of the log the hub has", "error", err)
 	}
-	return nil
 }
 
 func (u *Uploader) full(b eventlog.Batch) bool {
