@@ -427,7 +427,7 @@ func (a *Agent) forgotten(ctx context.Context) {
 		a.dropCurrent(ctx)
 	}
 	a.machine = state.Machine{}
-	if !a.RegisterAgain {
+	if !a.RegisterAgain && a.proven { // a start that found an old registration gone is a start like any other
 		a.leave = UnableToSync
 		return
 	}

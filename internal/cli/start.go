@@ -42,6 +42,9 @@ func startCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			if len(cfg.JobUsers) == 0 {
+				logger.Warn("jobs run with the supervisor's own rights and can read its tokens and each other's files; set job-user to part them")
+			}
 			return runSupervisor(c.Context, settings)
 		},
 	}
@@ -85,9 +88,6 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 	hostname, err := os.Hostname()
 	if err != nil {
 		return supervisor.Settings{}, fmt.Errorf("cannot tell the host's name: %w", err)
-	}
-	if len(cfg.JobUsers) == 0 && cfg.Concurrency > 1 {
-		logger.Warn("all jobs run with the supervisor's own rights and can read each other's files and its tokens; set job-user to part them")
 	}
 	var env []protocol.EnvVar
 	for _, v := range cfg.EnvVars {

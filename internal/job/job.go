@@ -20,6 +20,8 @@ import (
 )
 
 const (
+	// startLimit is how long a worker may take to accept its job.
+	startLimit = 30 * time.Second
 	// exitLimit is how long a worker may take to end once its job is over.
 	exitLimit = 10 * time.Second
 	// watchTries is how often a worker that lives but doesn't talk is asked again, retryPause apart.
@@ -133,8 +135,11 @@ func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{
 		worker.Kill()
 		return nil, cannotStart(err)
 	}
-	if err := worker.Start(context.Background(), j.withAgentEnv(req.Job), j.settings()); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	if err := worker.Start(ctx, j.withAgentEnv(req.Job), j.settings()); err != nil {
 		worker.Kill()
+		j.cleanup()
 		return nil, cannotStart(err)
 	}
 	return worker, nil

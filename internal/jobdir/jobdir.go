@@ -93,7 +93,11 @@ func Create(jobs string, jobID string, slot int) (*Folder, error) {
 	if err := f.Remove(); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, err)
 	}
-	if err := os.MkdirAll(filepath.Join(f.path, "tmp"), 0o700); err != nil {
+	// Who may pass through to tmp, which belongs to the job's user, is decided by the folder above.
+	if err := os.MkdirAll(f.path, 0o711); err != nil {
+		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, err)
+	}
+	if err := os.Mkdir(f.TempPath(), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, err)
 	}
 	return f, f.Update(func(*State) {})

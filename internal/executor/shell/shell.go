@@ -57,6 +57,8 @@ func (executor) Prepare(_ context.Context, job *protocol.Job, settings *protocol
 	home := settings.Home
 	if home == "" {
 		home = owner.home
+	} else if err := owner.give(home); err != nil {
+		return nil, err
 	}
 	scripts := filepath.Join(settings.TempDir, ".scripts")
 	if err := os.Mkdir(scripts, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
