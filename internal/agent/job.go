@@ -105,9 +105,14 @@ func (a *Agent) request(ctx context.Context, c *current, accessToken string) ([]
 	if raw, err := c.folder.Request(); err == nil {
 		return raw, nil
 	}
+	if err := jobdir.CheckID(c.folder.ID()); err != nil {
+		return nil, err
+	}
+	begun := time.Now()
 	raw, err := backoff.Retry(ctx, func() ([]byte, error) {
 		raw, err := a.Hub.GetJob(ctx, accessToken, c.folder.ID())
-		if hub.NotFound(err) {
+		_, garbled := errors.AsType[*hub.AnswerError](err)
+		if hub.NotFound(err) || garbled && time.Since(begun) > a.Limits.Garbled {
 			return nil, backoff.Permanent(err)
 		}
 		return raw, err

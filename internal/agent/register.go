@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	crand "crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/signalman-ci/signalman/internal/hub"
+	"github.com/signalman-ci/signalman/internal/jobdir"
+)
+
+// identity is what the hub knows the slot by, as it is kept in a file.
+type identity struct {
+	// Wanted is the name that was asked for.
+	Wanted string `json:"wanted_name"`
+	Name   string `json:"name"`
+	Token  string `json:"access_token"`
+}
+
+// resume goes on with the registration that an earlier supervisor had, if there is one.
+func (a *Agent) resume() bool {
+	raw, err := os.ReadFile(a.File)
+	if err == nil {
+		err = json.Unmarshal(raw, &a.identity)
+	}
+	if err != nil || a.identity.Token == "" || a.current == nil && a.identity.Wanted != a.Registration.Name {
+		return false
+	}
+	a.Logger.Info("going on with the registration of before", "name", a.identity.Name)
+	return true
+}
+
+// register registers the slot, with growing pauses as long as the hub refuses for a reason that may pass.
+func (a *Agent) register(ctx context.Context) error {
+	pause := time.Second
+	for {
+		req := a.Registration
+		if req.Name == "" {
+			req.Name = madeUpName(req.Hostname)
+		}
+		answer, err := a.Hub.Register(ctx, a.RegistrationToken, req)
+		if err == nil {
+			a.identity = identity{Wanted: a.Registration.Name, Name: answer.Name, Token: answer.Token}
+			a.proven, a.unknownAt = false, time.Time{}
+			a.Logger.Info("registered", "name", answer.Name)
+			raw, err := json.Marshal(a.identity)
+			if err != nil {
+				return err
+			}
+			return jobdir.WriteFile(a.File, raw)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if refusal := a.finalRefusal(err); refusal != nil {
+			return refusal
+		}
+		a.Logger.Warn("cannot register; trying again", "in", pause, "error", err)
+		a.setStatus("registering", err.Error())
+		select {
+		case <-time.After(jitter(pause, pause+pause/2)):
+		case <-a.kick:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil || !a.interrupted().IsZero() {
+			return errors.New("interrupted before the registration")
+		}
+		pause = min(2*pause, time.Minute)
+	}
+}
+
+var notInName = regexp.MustCompile(`[^a-zA-Z0-9-]+`)
+
+// madeUpName makes a name that no other agent has, of 8 to 64 characters, from the host's name.
+func madeUpName(hostname string) string {
+	host := notInName.ReplaceAllString(hostname, "-")
+	return fmt.Sprintf("%.40s-%s", cmp.Or(host, "signalman"), strings.ToLower(crand.Text()[:12]))
+}
+
+// finalRefusal tells whether asking again can't help.
+func (a *Agent) finalRefusal(err error) error {
+	switch {
+	case hub.NotFound(err), hub.Unauthorized(err):
+		return fmt.Errorf("%w; the hub doesn't know the registration token, or endpoint isn't a hub's: check token and endpoint", err)
+	case hub.HasStatus(err, http.StatusBadRequest) && a.Registration.JobID != "":
+		return fmt.Errorf("%w; job %s (job-id) can't be had by this agent", err, a.Registration.JobID)
+	default:
+		return nil
+	}
+}
+
+func (a *Agent) disconnect(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, disconnectLimit)
+	defer cancel()
+	for pause := 250 * time.Millisecond; ; pause *= 2 {
+		err := a.Hub.Disconnect(ctx, a.identity.Token)
+		if err == nil {
+			a.Logger.Info("disconnected", "name", a.identity.Name)
+			_ = os.Remove(a.File)
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			a.Logger.Warn("cannot disconnect", "error", err)
+			return
+		}
+	}
+}
