@@ -3,6 +3,7 @@ package protocol
 import (
 	"context"
 	"io"
+	"strings"
 )
 
 // Executor runs jobs of one kind. It is all that a worker written in Go implements; Serve does the rest. A worker
@@ -45,10 +46,20 @@ type Shell interface {
 	// as they come, from one goroutine, none after Run returned. An error means that the command's end could not be
 	// learnt (the terminal, container or pod is gone); a failing or dying script is none.
 	Run(ctx context.Context, script string, out io.Writer) (Exit, error)
-	// Export sets and exports variables in the shell.
+	// Export sets and exports variables in the shell. Where the shell refuses some (bash's UID is read-only), all others
+	// are exported still and the error is a *RefusedError, with which a job goes on.
 	Export(ctx context.Context, env []EnvVar) error
 	// Close ends the shell. Calling it again does nothing.
 	Close() error
+}
+
+// RefusedError is the error of a Shell that has kept some variables as they were.
+type RefusedError struct {
+	Names []string
+}
+
+func (e *RefusedError) Error() string {
+	return "the shell refuses to set " + strings.Join(e.Names, ", ")
 }
 
 // Exit tells how a script ended.

@@ -55,7 +55,9 @@ type runner struct {
 	exported map[string]string
 	// shellLost is set when a command took its shell along, until the next command has been told.
 	shellLost bool
-	logError  sync.Once
+	// settled is set when a stop ends nothing any more that the job runs.
+	settled  bool
+	logError sync.Once
 }
 
 func newRunner(executor Executor, job *Job, settings *Settings, logger hclog.Logger, setPhase func(Phase)) (*runner, error) {
@@ -111,6 +113,7 @@ func (r *runner) sections() Result {
 		r.postHook(ctx, r.settings.PostHook.Timeout)
 	}
 	settle()
+	r.settled = true
 	if r.isStopped() {
 		r.dropShell()
 		r.postHook(context.Background(), cmp.Or(r.settings.PostHook.Timeout, stoppedHookLimit))
@@ -129,7 +132,6 @@ func (r *runner) stopOnRequest() (ctx context.Context, settle func()) {
 		select {
 		case <-settled:
 		case <-r.stopping.Done():
-			r.setPhase(Stopping)
 			if err := r.env.Stop(context.Background()); err != nil {
 				r.logger.Error("cannot end all that the job started", "error", err)
 			}
@@ -232,9 +234,9 @@ func (r *runner) exportSection(ctx context.Context, vars []EnvVar) int {
 		maps.Copy(r.exported, fresh)
 		if r.shell == nil { // opening it exports all
 			r.shellLost = false
-			return failWith(out, r.openShell(ctx))
+			return failWith(out, r.openShell(ctx, out))
 		}
-		return failWith(out, r.shell.Export(ctx, sortedEnv(fresh)))
+		return failWith(out, export(ctx, r.shell, fresh, out))
 	})
 }
 
@@ -276,7 +278,7 @@ func (r *runner) hookSection(ctx context.Context, directive string, hook Hook, l
 // stop has ended is 1.
 func (r *runner) script(ctx context.Context, script string, out io.Writer) int {
 	if r.shell == nil {
-		if err := r.openShell(ctx); err != nil {
+		if err := r.openShell(ctx, io.Discard); err != nil {
 			return failWith(out, err)
 		}
 	}
@@ -298,16 +300,30 @@ func (r *runner) script(ctx context.Context, script string, out io.Writer) int {
 	}
 }
 
-func (r *runner) openShell(ctx context.Context) error {
+// openShell opens the job's shell and exports all that a fresh one must be given. The section that exports tells of
+// variables that the shell refuses; another one need not.
+func (r *runner) openShell(ctx context.Context, warnings io.Writer) error {
 	shell, err := r.env.OpenShell(ctx)
 	if err != nil {
 		return err
 	}
-	if err := shell.Export(ctx, sortedEnv(r.exported)); err != nil {
+	if err := export(ctx, shell, r.exported, warnings); err != nil {
 		return errors.Join(err, shell.Close())
 	}
 	r.shell = shell
 	return nil
+}
+
+// export sets variables in a shell, and warns of those that it refuses.
+func export(ctx context.Context, shell Shell, vars map[string]string, warnings io.Writer) error {
+	err := shell.Export(ctx, sortedEnv(vars))
+	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		for _, name := range refused.Names {
+			warn(warnings, name+" is not exported, as it is a read-only variable of the shell; it keeps the value it has there.")
+		}
+		return nil
+	}
+	return err
 }
 
 func (r *runner) dropShell() {
@@ -334,8 +350,8 @@ func (r *runner) isStopped() bool { return r.stopping.Err() != nil }
 func (r *runner) section(directive string, body func(out io.Writer) int) int {
 	out, end := sectionLog{r}.Section(directive)
 	code := body(out)
-	if code != 0 && r.isStopped() {
-		code = 1
+	if code != 0 && r.isStopped() && !r.settled {
+		code = 1 // whatever the signal made of it
 	}
 	end(code)
 	return code

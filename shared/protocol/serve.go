@@ -17,6 +17,9 @@ const (
 	idleLimit = 2 * time.Minute
 	// farewellLimit bounds the wait for watchers that don't take the job's last status.
 	farewellLimit = 5 * time.Second
+	// lingerLimit is for what gRPC still has to write when the last watcher's stream has ended; it doesn't say when it has.
+	// A supervisor that ends the worker cuts it short.
+	lingerLimit = 20 * time.Millisecond
 )
 
 // Serve makes this process a worker with the given executor. It is all that a worker's main needs to call, and returns when the
@@ -47,13 +50,21 @@ func Serve(executor Executor) {
 		})
 	}()
 
-	started := srv.started
-	idle := time.NewTimer(idleLimit)
+	srv.untilOver(stop, ended, limits{idle: idleLimit, farewell: farewellLimit, linger: lingerLimit})
+}
+
+// limits are how long a worker waits, and for what.
+type limits struct{ idle, farewell, linger time.Duration }
+
+// untilOver returns when the worker has nothing more to do: its job is over, none came, or its host has ended the serving.
+func (s *server) untilOver(stop <-chan os.Signal, ended <-chan struct{}, limits limits) {
+	started := s.started
+	idle := time.NewTimer(limits.idle)
 	defer idle.Stop()
 	for {
 		select {
 		case <-stop:
-			srv.stopJob()
+			s.stopJob()
 		case <-started:
 			idle.Stop()
 			started = nil
@@ -61,22 +72,32 @@ func Serve(executor Executor) {
 			return
 		case <-ended:
 			return
-		case <-srv.over:
-			srv.farewell()
+		case <-s.over:
+			s.farewell(limits.farewell)
+			select {
+			case <-ended:
+			case <-time.After(limits.linger):
+			}
 			return
 		}
 	}
 }
 
-// farewell waits until the watchers have the job's last status.
-func (s *server) farewell() {
-	told := make(chan struct{})
-	go func() {
-		s.watchers.Wait()
-		close(told)
-	}()
-	select {
-	case <-told:
-	case <-time.After(farewellLimit):
+// farewell waits until no watcher is left that doesn't have the job's last status, for at most limit.
+func (s *server) farewell(limit time.Duration) {
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	for {
+		s.mu.Lock()
+		watchers := s.watchers
+		s.mu.Unlock()
+		if watchers == 0 {
+			return
+		}
+		select {
+		case <-s.left:
+		case <-deadline.C:
+			return
+		}
 	}
 }

@@ -23,7 +23,8 @@ type server struct {
 	status  Status
 	changed chan struct{} // closed and replaced at each change of status
 
-	watchers sync.WaitGroup
+	watchers int           // streams of Watch that are open
+	left     chan struct{} // told when one of them ends
 	started  chan struct{} // closed when a job was accepted
 	over     chan struct{} // closed when the job has ended
 }
@@ -33,6 +34,7 @@ func newServer(executor Executor, logger hclog.Logger) *server {
 		executor: executor,
 		logger:   logger,
 		changed:  make(chan struct{}),
+		left:     make(chan struct{}, 1),
 		started:  make(chan struct{}),
 		over:     make(chan struct{}),
 	}
@@ -76,10 +78,13 @@ func (s *server) run(r *runner) {
 	close(s.over)
 }
 
+// setPhase takes the job to a later phase; one that is being stopped isn't running any more.
 func (s *server) setPhase(p Phase) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.setStatusLocked(Status{Phase: p, JobID: s.status.JobID})
+	if p > s.status.Phase {
+		s.setStatusLocked(Status{Phase: p, JobID: s.status.JobID})
+	}
 }
 
 func (s *server) setStatusLocked(st Status) {
@@ -89,8 +94,8 @@ func (s *server) setStatusLocked(st Status) {
 }
 
 func (s *server) Watch(_ *pb.WatchRequest, stream grpc.ServerStreamingServer[pb.WatchResponse]) error {
-	s.watchers.Add(1)
-	defer s.watchers.Done()
+	s.watching(1)
+	defer s.watching(-1)
 	for {
 		s.mu.Lock()
 		st, changed := s.status, s.changed
@@ -109,17 +114,29 @@ func (s *server) Watch(_ *pb.WatchRequest, stream grpc.ServerStreamingServer[pb.
 	}
 }
 
+// watching counts watchers, who come and go even while farewell waits for them.
+func (s *server) watching(n int) {
+	s.mu.Lock()
+	s.watchers += n
+	s.mu.Unlock()
+	select {
+	case s.left <- struct{}{}:
+	default:
+	}
+}
+
 func (s *server) Stop(context.Context, *pb.StopRequest) (*pb.StopResponse, error) {
 	s.stopJob()
 	return &pb.StopResponse{}, nil
 }
 
-// stopJob asks the job, if there is one, to end.
+// stopJob asks the job, if there is one that runs, to end.
 func (s *server) stopJob() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.job != nil {
+	if s.job != nil && s.status.Phase < Stopping {
 		s.job.stop()
+		s.setStatusLocked(Status{Phase: Stopping, JobID: s.status.JobID})
 	}
 }
 
