@@ -9,8 +9,9 @@
 // open hold up neither a command nor the end of the shell.
 //
 // What a command finds, besides what bash always has: standard input is a terminal in which every read gives end of
-// file at once; the terminal echoes nothing and changes no byte of the output, and its modes are put back before each
-// command; prompts, history expansion and history files are off. Job control is off as well: it would print
-// "[1]+  Done" lines, and it would stop background children that read. Commands can't use file descriptors 10 and 11
-// by number, in which bash keeps the driver's two pipes meanwhile (exec {fd}>FILE finds a free one).
+// file at once; output and /dev/tty are another one, so that the kernel doesn't stop background processes that read
+// (see console.go). The terminals echo nothing and change no byte of the output, and their modes are put back before
+// each command; prompts, history expansion and history files are off. Job control is off as well: it would print
+// "[1]+  Done" lines. Commands can't use file descriptors 10 and 11 by number, in which bash keeps the driver's two
+// pipes meanwhile (exec {fd}>FILE finds a free one).
 package session

@@ -46,32 +46,40 @@ func isName(s string) bool {
 	return s != ""
 }
 
-// Export exports env in a shell by a command of its own, whose output is thrown away. Where bash refuses a variable the
-// others are exported still, and the error names it.
+// Export exports env in a shell by a command of its own, whose output is thrown away. Where bash refuses variables the
+// others are exported still, and the error is a *protocol.RefusedError.
 func Export(ctx context.Context, shell protocol.Shell, env []protocol.EnvVar) error {
-	exit, err := export(ctx, shell, env)
-	if err != nil {
-		return fmt.Errorf("cannot export variables: %w", err)
-	}
-	if exit.ShellEnded {
-		return fmt.Errorf("cannot export variables: the shell ended with code %d", exit.Code)
-	}
-	if exit.Code == 0 {
-		return nil
+	if done, err := export(ctx, shell, env); done || err != nil {
+		return err
 	}
 	var refused []string
 	for _, v := range env {
-		if exit, err = export(ctx, shell, []protocol.EnvVar{v}); err != nil || exit.Code != 0 {
+		done, err := export(ctx, shell, []protocol.EnvVar{v})
+		if err != nil {
+			return err
+		}
+		if !done {
 			refused = append(refused, v.Name)
 		}
 	}
-	return fmt.Errorf("cannot export %s: bash refuses it (is it a read-only variable?)", strings.Join(refused, ", "))
+	return &protocol.RefusedError{Names: refused}
 }
 
-func export(ctx context.Context, shell protocol.Shell, env []protocol.EnvVar) (protocol.Exit, error) {
+// export tells whether bash took all of env.
+func export(ctx context.Context, shell protocol.Shell, env []protocol.EnvVar) (bool, error) {
 	script, err := ExportScript(env)
-	if err != nil || script == "" {
-		return protocol.Exit{}, err
+	if err != nil {
+		return false, fmt.Errorf("cannot export variables: %w", err)
 	}
-	return shell.Run(ctx, script, io.Discard)
+	if script == "" {
+		return true, nil
+	}
+	exit, err := shell.Run(ctx, script, io.Discard)
+	if err != nil {
+		return false, fmt.Errorf("cannot export variables: %w", err)
+	}
+	if exit.ShellEnded {
+		return false, fmt.Errorf("cannot export variables: the shell ended with code %d", exit.Code)
+	}
+	return exit.Code == 0, nil
 }

@@ -30,7 +30,7 @@ type Options struct {
 	// set in a copy of it.
 	SysProcAttr *syscall.SysProcAttr
 	// Start, if set, starts the process in place of (*exec.Cmd).Start. The Shell waits for the process itself, so
-	// nobody else may.
+	// nobody else may. It starts the process in the goroutine that it is called in, whose signal mask is passed on.
 	Start func(*exec.Cmd) error
 	// StartTimeout bounds the time until the shell takes commands: a profile may hang. DefaultStartTimeout where zero.
 	StartTimeout time.Duration

@@ -26,7 +26,7 @@ const closeGrace = 2 * time.Second
 // goroutine at a time.
 type Shell struct {
 	options  Options
-	terminal *terminal
+	console  *console
 	cmd      *exec.Cmd
 	commands *os.File // the driver reads command files' names from it
 
@@ -79,7 +79,7 @@ func start(options Options) (*Shell, error) {
 		return nil, errors.Join(fmt.Errorf("cannot make a pipe: %w", err), commands.Close())
 	}
 	defer statusWrite.Close()
-	terminal, err := openTerminal()
+	console, err := openConsole()
 	if err != nil {
 		return nil, errors.Join(err, commands.Close(), statusPipe.Close())
 	}
@@ -87,7 +87,7 @@ func start(options Options) (*Shell, error) {
 	token := rand.Text()
 	s := &Shell{
 		options:    options,
-		terminal:   terminal,
+		console:    console,
 		cmd:        command(bash, options, token),
 		commands:   commands,
 		statuses:   make(chan status, 1),
@@ -95,11 +95,11 @@ func start(options Options) (*Shell, error) {
 		statusDone: make(chan struct{}),
 		exited:     make(chan struct{}),
 	}
-	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = terminal.tty, terminal.tty, terminal.tty
+	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = console.in.tty, console.out.tty, console.out.tty
 	s.cmd.ExtraFiles = make([]*os.File, statusesFD-2) // entry i is descriptor 3+i
 	s.cmd.ExtraFiles[commandsFD-3], s.cmd.ExtraFiles[statusesFD-3] = commandsRead, statusWrite
 	if err := s.startProcess(); err != nil {
-		return nil, errors.Join(err, commands.Close(), statusPipe.Close(), terminal.close())
+		return nil, errors.Join(err, commands.Close(), statusPipe.Close(), console.close())
 	}
 	go func() {
 		defer close(s.exited)
@@ -132,21 +132,21 @@ func command(bash string, options Options, token string) *exec.Cmd {
 	}
 	cmd.SysProcAttr.Setsid = true
 	cmd.SysProcAttr.Setctty = true
-	cmd.SysProcAttr.Ctty = 0
+	cmd.SysProcAttr.Ctty = 1
 	return cmd
 }
 
 func (s *Shell) startProcess() error {
 	if user := s.cmd.SysProcAttr.Credential; user != nil {
-		if err := s.terminal.tty.Chown(int(user.Uid), -1); err != nil { // so that it can be opened by its name
-			return fmt.Errorf("cannot give the terminal to user %d: %w", user.Uid, err)
+		if err := s.console.give(int(user.Uid)); err != nil {
+			return err
 		}
 	}
 	run := s.options.Start
 	if run == nil {
 		run = (*exec.Cmd).Start
 	}
-	if err := run(s.cmd); err != nil {
+	if err := withoutStops(func() error { return run(s.cmd) }); err != nil {
 		if _, dirErr := os.Stat(s.options.Dir); s.options.Dir != "" && dirErr != nil {
 			return fmt.Errorf("cannot start bash in its folder: %w", dirErr)
 		}
@@ -175,7 +175,7 @@ func (s *Shell) awaitReady(ctx context.Context) error {
 	}
 	s.abandoned = err != nil
 	var printed bytes.Buffer
-	if swapErr := errors.Join(s.terminal.swap(&printed), s.terminal.swap(nil)); swapErr != nil {
+	if swapErr := errors.Join(s.console.swap(&printed), s.console.swap(nil)); swapErr != nil {
 		return errors.Join(err, swapErr)
 	}
 	if words := lastWords(printed.Bytes()); err != nil && words != "" {
@@ -212,7 +212,7 @@ func (s *Shell) Run(ctx context.Context, script string, out io.Writer) (protocol
 		return protocol.Exit{}, fmt.Errorf("cannot run the command: %w", err)
 	}
 	defer os.Remove(file)
-	if err := errors.Join(s.terminal.resetModes(), s.terminal.swap(out)); err != nil {
+	if err := errors.Join(s.console.reset(), s.console.swap(out)); err != nil {
 		return protocol.Exit{}, fmt.Errorf("cannot run the command: %w", err)
 	}
 	_, _ = io.WriteString(s.commands, file+"\n") // fails only where the shell has just ended
@@ -229,7 +229,7 @@ func (s *Shell) Run(ctx context.Context, script string, out io.Writer) (protocol
 		s.abandoned = true
 		runErr = fmt.Errorf("the command still runs: %w", ctx.Err())
 	}
-	if err := s.terminal.swap(nil); err != nil && runErr == nil {
+	if err := s.console.swap(nil); err != nil && runErr == nil {
 		runErr = fmt.Errorf("cannot pass on the command's output: %w", err)
 	}
 	return exit, runErr
@@ -270,8 +270,8 @@ func (s *Shell) writeScript(script string) (path string, err error) {
 	return f.Name(), nil
 }
 
-// Export sets and exports variables in the shell. Nothing of it appears in a command's output. It fails where bash
-// refuses one, such as a read-only variable; the others are exported still.
+// Export sets and exports variables in the shell. Nothing of it appears in a command's output. Where bash
+// refuses some, such as read-only variables, the others are exported still and the error is a *protocol.RefusedError.
 func (s *Shell) Export(ctx context.Context, env []protocol.EnvVar) error {
 	return Export(ctx, s, env)
 }
@@ -285,7 +285,7 @@ func (s *Shell) exitCode() int {
 	return s.cmd.ProcessState.ExitCode()
 }
 
-// Close ends the shell and hangs up its terminal. An idle shell exits by itself, its EXIT trap runs; one that doesn't
+// Close ends the shell and hangs up its terminals. An idle shell exits by itself, its EXIT trap runs; one that doesn't
 // within two seconds, or that has a command running, is killed. What the shell started is not its affair. Calling
 // Close again does nothing.
 func (s *Shell) Close() error {
@@ -310,5 +310,5 @@ func (s *Shell) close() error {
 	s.abandoned, s.ended = false, true
 	err = errors.Join(err, s.statusPipe.Close())
 	<-s.statusDone
-	return errors.Join(err, s.terminal.close())
+	return errors.Join(err, s.console.close())
 }

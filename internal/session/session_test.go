@@ -471,13 +471,27 @@ func TestExport(t *testing.T) {
 		"1A":       {{Name: "1A", Value: "secret"}},
 		"x; false": {{Name: "x; false", Value: "secret"}},
 		"NUL":      {{Name: "NUL", Value: "secret\x00"}},
-		"UID":      {{Name: "FIRST", Value: "1"}, {Name: "UID", Value: "secret"}, {Name: "LAST", Value: "2"}},
 	} {
 		err := s.Export(t.Context(), env)
 		require.ErrorContains(t, err, name)
 		assert.NotContains(t, err.Error(), "secret")
 	}
-	s.gives("echo $FIRST $LAST", "1 2\n", 0)
+}
+
+func TestExportOfReadOnlyVariables(t *testing.T) {
+	names := []string{"BASHOPTS", "BASH_VERSINFO", "EUID", "MINE", "PPID", "SHELLOPTS", "UID"}
+	s := open(t)
+	s.gives("readonly MINE=1", "", 0)
+	env := []protocol.EnvVar{{Name: "FIRST", Value: "1"}}
+	for _, name := range names {
+		env = append(env, protocol.EnvVar{Name: name, Value: "secret"})
+	}
+	err := s.Export(t.Context(), append(env, protocol.EnvVar{Name: "LAST", Value: "2"}))
+	var refused *protocol.RefusedError
+	require.ErrorAs(t, err, &refused)
+	assert.Equal(t, names, refused.Names)
+	assert.NotContains(t, err.Error(), "secret")
+	s.gives("sh -c 'echo $FIRST $LAST'; echo $MINE", "1 2\n1\n", 0)
 }
 
 func TestProfiles(t *testing.T) {

@@ -47,7 +47,8 @@ type swap struct {
 	done chan error
 }
 
-func openTerminal() (*terminal, error) {
+// openTerminal opens a terminal whose output goes to out; with nil it is held.
+func openTerminal(out io.Writer) (*terminal, error) {
 	blocking, tty, err := pty.Open()
 	if err != nil {
 		return nil, fmt.Errorf("cannot open a terminal: %w", err)
@@ -56,7 +57,7 @@ func openTerminal() (*terminal, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open a terminal: %w", err), tty.Close())
 	}
-	t := &terminal{tty: tty, master: master, swaps: make(chan swap, 1), done: make(chan struct{})}
+	t := &terminal{tty: tty, master: master, swaps: make(chan swap, 1), done: make(chan struct{}), out: out}
 	if err := t.setUp(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot set up the terminal: %w", err), master.Close(), tty.Close())
 	}
@@ -83,9 +84,6 @@ func (t *terminal) setUp() (err error) {
 	}
 	// Programs share the descriptor's flags and expect it to block.
 	if err := unix.SetNonblock(int(t.tty.Fd()), false); err != nil {
-		return err
-	}
-	if err := pty.Setsize(t.tty, &pty.Winsize{Rows: windowRows, Cols: windowColumns}); err != nil {
 		return err
 	}
 	if t.modes, err = unix.IoctlGetTermios(int(t.tty.Fd()), getTermios); err != nil {
