@@ -83,12 +83,15 @@ func GetStatus(ctx context.Context, socket string) (Status, error) {
 	resp, err := client.Do(req)
 	if err != nil {
 		var opErr *net.OpError
-		if errors.As(err, &opErr) && opErr.Op == "dial" {
+		if ctx.Err() == nil && errors.As(err, &opErr) && opErr.Op == "dial" {
 			return Status{}, fmt.Errorf("no supervisor runs with this state folder (nothing answers at %s)", socket)
 		}
 		return Status{}, fmt.Errorf("cannot ask the supervisor: %w", err)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return Status{}, fmt.Errorf("cannot ask the supervisor: the answer is %s", resp.Status)
+	}
 	var st Status
 	if err := json.NewDecoder(resp.Body).Decode(&st); err != nil {
 		return Status{}, fmt.Errorf("cannot understand the supervisor's answer: %w", err)

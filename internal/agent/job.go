@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -30,6 +31,9 @@ const (
 	dropped                   // the job isn't this slot's
 	finished                  // the log is delivered
 )
+
+// longLog is the size in bytes from where on a log leaves more buffers behind than an idle slot should hold.
+const longLog = 4 << 20
 
 // current is the job a slot has.
 type current struct {
@@ -98,6 +102,9 @@ func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) 
 		log.Error("cannot note the job's outcome", "error", err)
 	}
 	report(event{kind: finished, result: result})
+	if c.folder.State().AckedOffset > longLog {
+		debug.FreeOSMemory() // the runtime would hold on to what shipping it took for minutes
+	}
 }
 
 // request fetches the job's request, which can be had once, and keeps it on disk; or reads it there.
@@ -108,6 +115,15 @@ func (a *Agent) request(ctx context.Context, c *current, accessToken string) ([]
 	if err := jobdir.CheckID(c.folder.ID()); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-c.forgotten:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	begun := time.Now()
 	raw, err := backoff.Retry(ctx, func() ([]byte, error) {
 		raw, err := a.Hub.GetJob(ctx, accessToken, c.folder.ID())

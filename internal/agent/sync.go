@@ -118,6 +118,9 @@ func (a *Agent) forgotten(ctx context.Context) {
 	if err := a.register(ctx); err != nil {
 		a.Logger.Error("cannot register again; leaving", "error", err)
 		a.leave = UnableToSync
+		if !a.interrupted().IsZero() {
+			a.leave = Interrupted
+		}
 	}
 	a.lastSync = time.Now()
 }

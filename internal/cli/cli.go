@@ -100,10 +100,17 @@ func onSignals(first, second func()) (stop func()) {
 	}
 }
 
+// errSecondSignal says that not all was brought to its end.
+var errSecondSignal = errors.New("left at once on a second signal")
+
 // withSignals runs f with a context that the second signal ends; the first one calls interrupt.
 func withSignals(ctx context.Context, interrupt func(), f func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer onSignals(interrupt, cancel)()
-	return f(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer onSignals(interrupt, func() { cancel(errSecondSignal) })()
+	err := f(ctx)
+	if cause := context.Cause(ctx); errors.Is(cause, errSecondSignal) {
+		return cause
+	}
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"github.com/hashicorp/go-hclog"
@@ -33,7 +34,10 @@ func startCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			logger, closeLog := newLogger(cfg.Log, c.App.Writer)
+			logger, closeLog, err := newLogger(cfg.Log, c.App.Writer)
+			if err != nil {
+				return err
+			}
 			defer closeLog()
 			for _, w := range warnings {
 				logger.Warn(w)
@@ -65,14 +69,29 @@ func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
 }
 
 // newLogger makes the agent's own log: to out, and to a file that is rotated if one is set.
-func newLogger(c config.Log, out io.Writer) (hclog.Logger, func()) {
-	closeLog := func() {}
+func newLogger(c config.Log, out io.Writer) (_ hclog.Logger, closeLog func(), err error) {
+	closeLog = func() {}
 	if c.File != "" {
+		if err := canLogTo(c.File); err != nil {
+			return nil, nil, fmt.Errorf("SEMAPHORE_AGENT_LOG_FILE_PATH: cannot log to %s: %w", c.File, err)
+		}
 		file := &lumberjack.Logger{Filename: c.File, MaxSize: 100, MaxBackups: 5}
 		out = io.MultiWriter(out, file)
 		closeLog = func() { _ = file.Close() }
 	}
-	return hclog.New(&hclog.LoggerOptions{Name: "signalman", Level: hclog.LevelFromString(c.Level), Output: out}), closeLog
+	return hclog.New(&hclog.LoggerOptions{Name: "signalman", Level: hclog.LevelFromString(c.Level), Output: out}), closeLog, nil
+}
+
+// canLogTo tries what the log would fail at later, and unseen.
+func canLogTo(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // settingsOf turns what the user sets into what the parts are given.

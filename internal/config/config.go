@@ -87,7 +87,7 @@ type Executors struct {
 type Log struct {
 	// Level is one of trace, debug, info, warn, error, off.
 	Level string
-	// File is where the agent's log goes; empty: to standard error.
+	// File is where the agent's log goes beside standard output; it may be empty.
 	File string
 	// CompressionSize is the size above which an uploaded job log is compressed.
 	CompressionSize Size

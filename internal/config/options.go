@@ -181,7 +181,7 @@ var options = []option{
 		doc:   "How much the agent logs: trace, debug, info, warn, error or off."},
 	{key: "log-file-path", group: envGroup, in: inEnv,
 		value: text(func(c *Config) *string { return &c.Log.File }),
-		doc:   "Where the agent logs to. If empty, to standard error."},
+		doc:   "A file that the agent logs to as well as to standard output; it is rotated. If empty, there is none."},
 	{key: "logs-compression-size", group: envGroup, in: inEnv, def: "100MB",
 		value: size(func(c *Config) *Size { return &c.Log.CompressionSize }, 1e6, GiB),
 		doc:   "Uploaded job logs above this size are compressed: bytes, or with a unit, 1MB to 1GiB."},

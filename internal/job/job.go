@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,8 +23,8 @@ import (
 const (
 	// startLimit is how long a worker may take to accept its job.
 	startLimit = 30 * time.Second
-	// exitLimit is how long a worker may take to end once its job is over.
-	exitLimit = 10 * time.Second
+	// stopLimit is how long a worker may take to hear that its job is to stop.
+	stopLimit = 10 * time.Second
 	// watchTries is how often a worker that lives but doesn't talk is asked again, retryPause apart.
 	watchTries = 5
 	retryPause = time.Second
@@ -89,7 +90,7 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, s
 	if err != nil {
 		return "", err
 	}
-	j.awaitExit(worker)
+	worker.Kill() // a worker whose job is over has nothing more to do
 	if result, ok := j.ended(); ok {
 		return result, nil
 	}
@@ -105,13 +106,14 @@ type problem struct {
 }
 
 func cannotStart(err error) *problem {
-	return &problem{directive: startDirective, text: err.Error(), result: protocol.Failed}
+	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	return &problem{directive: startDirective, text: text, result: protocol.Failed}
 }
 
 // worker launches the job's worker and gives it the job, or finds it again.
 func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{}) (*pluginhost.Worker, *problem) {
 	if known := j.folder.State().Worker; known != nil {
-		return j.attach(known)
+		return j.attach(known, req)
 	}
 	if requestErr != nil {
 		return nil, cannotStart(requestErr)
@@ -135,14 +137,19 @@ func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{
 		worker.Kill()
 		return nil, cannotStart(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
-	defer cancel()
-	if err := worker.Start(ctx, j.withAgentEnv(req.Job), j.settings()); err != nil {
+	if err := j.start(worker, req); err != nil {
 		worker.Kill()
 		j.cleanup()
 		return nil, cannotStart(err)
 	}
 	return worker, nil
+}
+
+// start gives the job to its worker.
+func (j *Job) start(worker *pluginhost.Worker, req *request.Request) error {
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	return worker.Start(ctx, j.withAgentEnv(req.Job), j.settings())
 }
 
 func (j *Job) launch(req *request.Request) (worker *pluginhost.Worker, executor string, err error) {
@@ -178,12 +185,17 @@ func (j *Job) choose(req *request.Request) (string, error) {
 }
 
 // attach finds a worker that another supervisor has launched.
-func (j *Job) attach(known *jobdir.Worker) (*pluginhost.Worker, *problem) {
+func (j *Job) attach(known *jobdir.Worker, req *request.Request) (*pluginhost.Worker, *problem) {
 	worker, err := pluginhost.Attach(pluginhost.Address{
 		Process: known.Process, Network: known.Network, Socket: known.Address, Protocol: known.Protocol,
 	}, j.logger)
 	if err == nil {
 		j.logger.Info("found the job's worker again", "pid", known.Process.PID)
+		if req != nil { // the other supervisor may have died just before it; a second time it does nothing
+			if err := j.start(worker, req); err != nil {
+				j.logger.Warn("cannot hand over the job again", "error", err)
+			}
+		}
 		return worker, nil
 	}
 	text := "The job's worker ended while no supervisor was there to see why."
@@ -215,18 +227,26 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, stop <-chan 
 			<-watched
 			farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryPause)
 			defer cancel()
+			defer worker.Detach()
 			return nil, errors.Join(ctx.Err(), worker.Stop(farewell))
 		case <-stop:
 			stop, stopped = nil, true
-			if err := worker.Stop(ctx); err != nil {
+			asked, cancel := context.WithTimeout(ctx, stopLimit)
+			err := worker.Stop(asked)
+			if err != nil && ctx.Err() == nil {
 				j.logger.Error("cannot stop the job", "error", err)
 			}
+			if errors.Is(err, context.DeadlineExceeded) { // it hangs, and would for ever; what it started is cleaned up
+				worker.Kill()
+			}
+			cancel()
 		case err := <-watched:
 			if err == nil {
 				return &problem{directive: endDirective, text: "The job's worker left its log without an end.", result: protocol.Failed}, nil
 			}
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
+			if ctx.Err() != nil { // the next turn says goodbye
+				watched <- err
+				continue
 			}
 			if ended(ctx, worker, retryPause) {
 				return died(worker, stopped), nil
@@ -263,14 +283,6 @@ func died(worker *pluginhost.Worker, stopped bool) *problem {
 		p.result = protocol.Stopped
 	}
 	return p
-}
-
-// awaitExit gives a worker time to end by itself.
-func (j *Job) awaitExit(worker *pluginhost.Worker) {
-	if !ended(context.Background(), worker, exitLimit) {
-		j.logger.Warn("the worker doesn't end after its job and is killed", "pid", worker.Address().Process.PID)
-	}
-	worker.Kill()
 }
 
 // ended tells the job's result if its log has come to its end.

@@ -60,6 +60,9 @@ type Worker struct {
 	Protocol int `json:"protocol"`
 }
 
+// MaxSlots bounds the slots that a folder may name: the start makes as many.
+const MaxSlots = 1024
+
 // Folder is one job's folder. It is safe for concurrent use by one process, which holds the state folder's lock.
 type Folder struct {
 	path string
@@ -68,12 +71,17 @@ type Folder struct {
 	state State
 }
 
+const (
+	requestName = "request.json"
+	tempName    = "tmp"
+)
+
 var goodID = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
 
 // CheckID refuses a job id that can't be part of a path.
 func CheckID(id string) error {
 	if !goodID.MatchString(id) || id == "." || id == ".." {
-		return fmt.Errorf("job id %q: it may hold letters, digits, '-', '_' and '.' only", id)
+		return fmt.Errorf("job id %.200q: it may hold letters, digits, '-', '_' and '.' only, up to 128 of them", id)
 	}
 	return nil
 }
@@ -81,7 +89,7 @@ func CheckID(id string) error {
 // folderName is a job's id, or, where that can't be the name of a folder, one made from its hash: such a job has to end as
 // failed, with a log that says so.
 func folderName(jobID string) string {
-	if CheckID(jobID) == nil {
+	if CheckID(jobID) == nil && filepath.Ext(jobID) != asideSuffix {
 		return jobID
 	}
 	return fmt.Sprintf("bad-id-%x", sha256.Sum256([]byte(jobID)))
@@ -114,7 +122,10 @@ func Open(path string) (*Folder, error) {
 		return nil, fmt.Errorf("cannot read job folder %s: job.json: %w", path, err)
 	}
 	if folderName(f.state.JobID) != filepath.Base(path) {
-		return nil, fmt.Errorf("cannot read job folder %s: job.json is of job %q", path, f.state.JobID)
+		return nil, fmt.Errorf("cannot read job folder %s: job.json is of job %.200q", path, f.state.JobID)
+	}
+	if f.state.Slot < 1 || f.state.Slot > MaxSlots {
+		return nil, fmt.Errorf("cannot read job folder %s: job.json names slot %d", path, f.state.Slot)
 	}
 	return f, nil
 }
@@ -153,9 +164,9 @@ func (f *Folder) EventsPath() string { return filepath.Join(f.path, "events.json
 func (f *Folder) WorkerLogPath() string { return filepath.Join(f.path, "worker.log") }
 
 // TempPath is the folder for the job's temporary files.
-func (f *Folder) TempPath() string { return filepath.Join(f.path, "tmp") }
+func (f *Folder) TempPath() string { return filepath.Join(f.path, tempName) }
 
-func (f *Folder) requestPath() string { return filepath.Join(f.path, "request.json") }
+func (f *Folder) requestPath() string { return filepath.Join(f.path, requestName) }
 
 // SaveRequest keeps the job request, which the hub gives out once.
 func (f *Folder) SaveRequest(raw []byte) error { return WriteFile(f.requestPath(), raw) }
@@ -172,16 +183,26 @@ func (f *Folder) Request() ([]byte, error) {
 // Finish notes that the job is over and known to the hub, and removes what holds secrets or is of no use any more.
 func (f *Folder) Finish() error {
 	err := f.Update(func(s *State) { s.Done = time.Now() })
-	return errors.Join(err, ignoreMissing(os.Remove(f.requestPath())), os.RemoveAll(f.TempPath()))
+	return errors.Join(err, removeSecrets(f.path))
+}
+
+func removeSecrets(path string) error {
+	return errors.Join(ignoreMissing(os.Remove(filepath.Join(path, requestName))), os.RemoveAll(filepath.Join(path, tempName)))
 }
 
 // asideSuffix marks a folder that couldn't be read and was set aside.
 const asideSuffix = ".broken"
 
-// SetAside moves a job folder that can't be read out of the way, and tells where to.
+// SetAside moves a job folder that can't be read out of the way, without what holds secrets, and tells where to.
 func SetAside(path string) (string, error) {
 	aside := path + asideSuffix
-	return aside, errors.Join(os.RemoveAll(aside), os.Rename(path, aside))
+	if err := errors.Join(os.RemoveAll(aside), os.Rename(path, aside)); err != nil {
+		return aside, err
+	}
+	if info, err := os.Lstat(aside); err != nil || !info.IsDir() {
+		return aside, err // a stray file
+	}
+	return aside, removeSecrets(aside)
 }
 
 // Unfinished opens the folders of jobs that the hub doesn't know the end of, oldest first. What can't be read is reported by its path and
@@ -203,20 +224,29 @@ func Unfinished(jobs string) (folders []*Folder, broken map[string]error, err er
 			broken[path] = err
 		case f.State().Done.IsZero():
 			folders = append(folders, f)
+		default: // a supervisor that died in Finish may have left something
+			_ = removeSecrets(path) // the folder goes with the next sweeps in any case
 		}
 	}
 	slices.SortFunc(folders, func(a, b *Folder) int { return a.state.Taken.Compare(b.state.Taken) })
 	return folders, broken, nil
 }
 
-// Sweep removes the folders of jobs that ended longer than keep ago.
+// Sweep removes the folders of jobs that ended longer than keep ago, and those that were set aside so long ago.
 func Sweep(jobs string, keep time.Duration) error {
-	paths, err := filepath.Glob(filepath.Join(jobs, "*"))
+	entries, err := os.ReadDir(jobs)
 	if err != nil {
-		return err
+		return ignoreMissing(err)
 	}
 	var errs []error
-	for _, path := range paths {
+	for _, e := range entries {
+		path := filepath.Join(jobs, e.Name())
+		if filepath.Ext(path) == asideSuffix {
+			if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > keep {
+				errs = append(errs, os.RemoveAll(path))
+			}
+			continue
+		}
 		f, err := Open(path)
 		if err != nil {
 			continue // the start sets such a folder aside

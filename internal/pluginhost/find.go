@@ -23,7 +23,7 @@ type Finder struct {
 
 // Find gives the path of the worker for an executor.
 func (f Finder) Find(executor string) (string, error) {
-	if executor == "" || filepath.Base(executor) != executor {
+	if executor == "" || strings.ContainsAny(executor, "/\\\x00") {
 		return "", fmt.Errorf("executor %q: no such name can be a worker's", executor)
 	}
 	dirs := f.Dirs
@@ -32,28 +32,49 @@ func (f Finder) Find(executor string) (string, error) {
 	}
 	for _, dir := range dirs {
 		path := filepath.Join(dir, binaryName(executor))
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		if isFile(path) {
 			return path, nil
 		}
 	}
+	where := strings.Join(dirs, ", ")
+	if len(dirs) == 0 {
+		where = "the plugin folders, as none is set (plugin-dirs)"
+	}
 	return "", fmt.Errorf("executor %q: no %s in %s; known are: %s",
-		executor, binaryName(executor), strings.Join(dirs, ", "), strings.Join(f.Known(), ", "))
+		executor, binaryName(executor), where, strings.Join(f.Known(), ", "))
 }
 
 // Known names the executors whose workers are there, sorted.
 func (f Finder) Known() []string {
 	var names []string
-	for _, dir := range append([]string{f.Own}, f.Dirs...) {
-		found, _ := filepath.Glob(filepath.Join(dir, binaryName("*")))
-		for _, path := range found {
-			name := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(path), "worker-"), ".exe")
-			if dir == f.Own || !slices.Contains(builtin, name) {
+	for _, name := range builtin {
+		if isFile(filepath.Join(f.Own, binaryName(name))) {
+			names = append(names, name)
+		}
+	}
+	prefix, suffix, _ := strings.Cut(binaryName("*"), "*")
+	for _, dir := range f.Dirs {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue // such a folder has no plugins
+		}
+		for _, e := range entries {
+			name, ok := strings.CutPrefix(e.Name(), prefix)
+			if !ok || !strings.HasSuffix(name, suffix) || !isFile(filepath.Join(dir, e.Name())) {
+				continue
+			}
+			if name = strings.TrimSuffix(name, suffix); name != "" && !slices.Contains(builtin, name) {
 				names = append(names, name)
 			}
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 func binaryName(executor string) string {

@@ -2,6 +2,7 @@
 package pluginhost
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
@@ -26,6 +29,9 @@ import (
 // handshakeLimit is how long a worker may take from its start to its handshake.
 const handshakeLimit = 30 * time.Second
 
+// dialLimit is how long a worker on this host may take to accept a connection.
+const dialLimit = 10 * time.Second
+
 // Launch says how to start a worker.
 type Launch struct {
 	// Path of the worker's binary.
@@ -37,7 +43,9 @@ type Launch struct {
 	StderrPath string
 	// RunDir is the folder for the worker's socket; its path must be short (the kernel takes 107 bytes for a socket's).
 	RunDir string
-	Logger hclog.Logger
+	// HandshakeLimit is how long the worker may take from its start to its handshake; 0 means 30 s.
+	HandshakeLimit time.Duration
+	Logger         hclog.Logger
 }
 
 // Address is how to find a worker again.
@@ -53,7 +61,9 @@ type Worker struct {
 	*protocol.Client
 	addr   Address
 	plugin *plugin.Client
+	conn   io.Closer
 	proc   *proc
+	killer killer
 }
 
 // Start launches a worker and waits for its handshake.
@@ -64,25 +74,27 @@ func Start(l Launch) (*Worker, error) {
 	}
 	defer stderr.Close()
 	p := &proc{ended: make(chan struct{})}
+	run := &launched{proc: p}
 	client := plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  protocol.Handshake,
 		VersionedPlugins: protocol.HostPlugins(),
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		StartTimeout:     handshakeLimit,
+		StartTimeout:     cmp.Or(l.HandshakeLimit, handshakeLimit),
 		SkipHostEnv:      true,
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: l.RunDir},
 		Logger:           quiet(l.Logger),
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
 			cmd.Path, cmd.Args = l.Path, []string{l.Path}
 			cmd.Env = append(cmd.Env, l.Env...)
-			cmd.Stderr = stderr
+			cmd.Stdin, cmd.Stderr = nil, stderr // go-plugin would hand on the supervisor's own standard input
 			cmd.SysProcAttr = ownSession()
-			return &launched{proc: p, cmd: cmd}, nil
+			run.cmd = cmd
+			return run, nil
 		},
 	})
-	w, err := connect(client, p)
+	w, err := connect(client, p, run)
 	if err != nil {
-		return nil, fmt.Errorf("cannot start worker %s: %w", l.Path, explain(err, p, l.StderrPath))
+		return nil, fmt.Errorf("cannot start worker %s: %w", l.Path, explain(err, run, l.StderrPath))
 	}
 	id, err := process.Identify(p.pid)
 	if err != nil {
@@ -106,7 +118,14 @@ func Attach(addr Address, logger hclog.Logger) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	// gRPC dials when it is first used, and again and again: whether anybody listens is better known now.
+	probe, err := net.DialTimeout(addr.Network, addr.Socket, dialLimit)
+	if err != nil {
+		return nil, fmt.Errorf("cannot attach to worker %d: %w", addr.Process.PID, err)
+	}
+	_ = probe.Close()
 	p := &proc{ended: make(chan struct{}), pid: addr.Process.PID, id: addr.Process}
+	run := &attached{proc: p}
 	client := plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  protocol.Handshake,
 		Plugins:          protocol.HostPlugins()[addr.Protocol],
@@ -116,10 +135,10 @@ func Attach(addr Address, logger hclog.Logger) (*Worker, error) {
 			Protocol:        plugin.ProtocolGRPC,
 			ProtocolVersion: addr.Protocol,
 			Addr:            sock,
-			ReattachFunc:    func() (runner.AttachedRunner, error) { return &attached{proc: p}, nil },
+			ReattachFunc:    func() (runner.AttachedRunner, error) { return run, nil },
 		},
 	})
-	w, err := connect(client, p)
+	w, err := connect(client, p, run)
 	if err != nil {
 		return nil, fmt.Errorf("cannot attach to worker %d: %w", p.pid, err)
 	}
@@ -127,7 +146,12 @@ func Attach(addr Address, logger hclog.Logger) (*Worker, error) {
 	return w, nil
 }
 
-func connect(client *plugin.Client, p *proc) (*Worker, error) {
+// killer ends a worker's process at once.
+type killer interface {
+	Kill(context.Context) error
+}
+
+func connect(client *plugin.Client, p *proc, k killer) (*Worker, error) {
 	rpc, err := client.Client()
 	if err != nil {
 		client.Kill()
@@ -138,7 +162,11 @@ func connect(client *plugin.Client, p *proc) (*Worker, error) {
 		client.Kill()
 		return nil, err
 	}
-	return &Worker{Client: raw.(*protocol.Client), plugin: client, proc: p}, nil
+	w := &Worker{Client: raw.(*protocol.Client), plugin: client, proc: p, killer: k}
+	if c, ok := rpc.(*plugin.GRPCClient); ok {
+		w.conn = c.Conn
+	}
+	return w, nil
 }
 
 // Address tells how to find the worker again.
@@ -152,10 +180,21 @@ func (w *Worker) EndReason() string { return w.proc.reason() }
 
 // Kill ends the worker's process at once if it hasn't ended yet, and removes its socket. It says nothing about the job's.
 func (w *Worker) Kill() {
+	// go-plugin would first ask the process to leave, and wait for the answer of one that is frozen for ever.
+	if w.killer.Kill(context.Background()) == nil {
+		<-w.proc.ended
+	}
 	w.plugin.Kill()
 	if w.addr.Network == "unix" && w.addr.Socket != "" {
 		_ = os.Remove(w.addr.Socket)
 		_ = os.Remove(filepath.Dir(w.addr.Socket)) // go-plugin's own folder for this socket
+	}
+}
+
+// Detach gives up the connection and leaves the worker at its work. Nothing but Ended and EndReason can be used afterwards.
+func (w *Worker) Detach() {
+	if w.conn != nil {
+		_ = w.conn.Close() // broken already: as good
 	}
 }
 
@@ -178,7 +217,7 @@ func (p *proc) finish(state *os.ProcessState, err error) {
 
 func (p *proc) reason() string {
 	if p.state == nil {
-		return "ended"
+		return "it is not known how, since an earlier supervisor had started it"
 	}
 	return describe(p.state)
 }
@@ -194,6 +233,7 @@ type launched struct {
 	*proc
 	cmd    *exec.Cmd
 	stdout io.ReadCloser
+	killed atomic.Bool
 }
 
 func (r *launched) Start(context.Context) error {
@@ -215,6 +255,10 @@ func (r *launched) Wait(context.Context) error {
 }
 
 func (r *launched) Kill(context.Context) error {
+	if r.cmd == nil || r.cmd.Process == nil { // it could not be started
+		return errors.New("the process was never started")
+	}
+	r.killed.Store(true)
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -278,27 +322,55 @@ func quiet(l hclog.Logger) hclog.Logger {
 }
 
 // explain puts into one line why a worker didn't come up.
-func explain(err error, p *proc, stderrPath string) error {
+func explain(err error, run *launched, stderrPath string) error {
 	select {
-	case <-p.ended:
-		return fmt.Errorf("it ended before its handshake (%s); see %s%s", p.reason(), stderrPath, lastLine(stderrPath))
+	case <-run.ended:
+		// go-plugin kills a worker that it doesn't understand: then its own error is the reason.
+		if !run.killed.Load() || !wasKilled(run.state) {
+			return fmt.Errorf("it ended before its handshake (%s); see %s%s", run.reason(), stderrPath, lastLine(stderrPath))
+		}
 	default:
 	}
-	first, _, _ := strings.Cut(err.Error(), "\n")
-	return errors.New(first)
+	return errors.New(firstLine(err.Error()))
 }
+
+// lastWords is how much of a worker's standard error an error message may quote, in bytes.
+const lastWords = 300
 
 // lastLine gives the end of a worker's standard error for an error message.
 func lastLine(path string) string {
-	raw, err := os.ReadFile(path)
+	file, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	if _, err := file.Seek(-4*lastWords, io.SeekEnd); err != nil {
+		_, _ = file.Seek(0, io.SeekStart) // the file is shorter
+	}
+	raw, err := io.ReadAll(io.LimitReader(file, 4*lastWords))
 	if err != nil {
 		return ""
 	}
 	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
-	if last := lines[len(lines)-1]; last != "" {
+	if last := firstLine(lines[len(lines)-1]); last != "" {
 		return ": " + last
 	}
 	return ""
+}
+
+// firstLine makes foreign text fit for an error message.
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	line = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return -1
+	}, line)
+	if len(line) > lastWords {
+		line = strings.ToValidUTF8(line[:lastWords], "") + "…"
+	}
+	return line
 }
 
 // End kills a worker's process that can't be talked to, if that very process still runs, and waits for its end.

@@ -20,3 +20,12 @@ func describe(s *os.ProcessState) string {
 	}
 	return fmt.Sprintf("exit code %d", s.ExitCode())
 }
+
+// wasKilled tells whether a process was ended by SIGKILL.
+func wasKilled(s *os.ProcessState) bool {
+	if s == nil {
+		return false
+	}
+	ws, ok := s.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled() && ws.Signal() == syscall.SIGKILL
+}

@@ -13,3 +13,6 @@ func ownSession() *syscall.SysProcAttr {
 
 // describe says how a process ended.
 func describe(s *os.ProcessState) string { return fmt.Sprintf("exit code %d", s.ExitCode()) }
+
+// wasKilled tells whether a process may have been ended by TerminateProcess, with which Go gives exit code 1.
+func wasKilled(s *os.ProcessState) bool { return s != nil && s.ExitCode() == 1 }

@@ -3,8 +3,8 @@
 package process
 
 import (
-	"errors"
 	"os"
+	"time"
 )
 
 // Outside Linux a process is known by its id alone, and only direct children are followed (docs/platforms.md).
@@ -26,8 +26,19 @@ func becomeReaper() error { return nil }
 
 func reapOrphans(func(pid int) bool) {}
 
+// waitInterval is how often a process is looked at that isn't a child: these systems tell nobody else of its end.
+const waitInterval = 250 * time.Millisecond
+
 // Wait waits for the end of a process that need not be a child of this one. stop, when closed, ends the wait early.
-func Wait(_ Identity, stop <-chan struct{}) error {
-	<-stop
-	return errors.ErrUnsupported
+func Wait(id Identity, stop <-chan struct{}) error {
+	tick := time.NewTicker(waitInterval)
+	defer tick.Stop()
+	for id.Alive() {
+		select {
+		case <-stop:
+			return nil
+		case <-tick.C:
+		}
+	}
+	return nil
 }

@@ -2,7 +2,6 @@ package process
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,8 +12,14 @@ import (
 	"time"
 )
 
-// settleInterval is how often a process that is being ended is looked at: the kernel tells nobody but the parent.
-const settleInterval = 10 * time.Millisecond
+// Processes that are being ended are looked at again and again, since the kernel tells nobody but their parent: often at
+// first, then less so, as each look goes through all processes of the host.
+const (
+	firstLook = 10 * time.Millisecond
+	lastLook  = 200 * time.Millisecond
+	// killRound is how long a round of KILL may take to show until the next one.
+	killRound = 100 * time.Millisecond
+)
 
 // Tree is all that this process's children start, daemonised processes too. There is one in a process. It is safe for
 // concurrent use.
@@ -33,7 +38,9 @@ func NewTree() (*Tree, error) {
 		return nil, fmt.Errorf("cannot become the reaper of the job's processes: %w", err)
 	}
 	t := &Tree{known: map[int]bool{}, stop: make(chan struct{}), done: make(chan struct{})}
-	go t.reap()
+	ended := make(chan os.Signal, 1)
+	notifyChildEnd(ended) // before the first child
+	go t.reap(ended)
 	return t, nil
 }
 
@@ -55,10 +62,8 @@ func (t *Tree) Start(cmd *exec.Cmd) error {
 }
 
 // reap collects ended orphans, which would stay as zombies until this process ends.
-func (t *Tree) reap() {
+func (t *Tree) reap(ended chan os.Signal) {
 	defer close(t.done)
-	ended := make(chan os.Signal, 1)
-	notifyChildEnd(ended)
 	defer signal.Stop(ended)
 	for {
 		select {
@@ -74,7 +79,7 @@ func (t *Tree) reap() {
 
 // End ends every process of the tree: INT, after grace TERM, after grace again KILL. The process leader, if it is one of them,
 // is frozen first, so that it starts nothing more while what it has started ends, and killed last. End returns when
-// none is left or ctx ends.
+// none is left or ctx ends, which cuts the grace short.
 func (t *Tree) End(ctx context.Context, grace time.Duration, leader int) error {
 	pids, err := descendants()
 	if err == nil && slices.Contains(pids, leader) {
@@ -85,6 +90,7 @@ func (t *Tree) End(ctx context.Context, grace time.Duration, leader int) error {
 		return slices.DeleteFunc(pids, func(pid int) bool { return pid == leader }), err
 	}
 	if err := end(ctx, grace, followers, interrupt, terminate); err != nil {
+		signalAll(descendants, kill) // a frozen leader is of no use to anybody
 		return err
 	}
 	return end(ctx, grace, descendants)
@@ -102,30 +108,37 @@ func EndMarked(ctx context.Context, grace time.Duration, variable, value string)
 	return end(ctx, grace, find, terminate)
 }
 
-// end sends one signal after another with pauses, and KILL until nothing is left.
+// end sends one signal after another with pauses, and KILL until nothing is left. When ctx ends, KILL is sent at once and for
+// the last time.
 func end(ctx context.Context, grace time.Duration, find func() ([]int, error), gentle ...syscall.Signal) error {
 	for _, sig := range gentle {
-		signalAll(find, sig)
+		if !signalAll(find, sig) {
+			return nil
+		}
 		if gone, err := settled(ctx, grace, find); gone || err != nil {
 			return err
 		}
 	}
 	for {
 		// Stopped processes can't fork: once no new one turns up, KILL reaches all.
-		signalAll(find, freeze)
+		if !signalAll(find, freeze) {
+			return nil
+		}
 		signalAll(find, kill)
-		if gone, err := settled(ctx, 10*settleInterval, find); gone || err != nil {
+		if gone, err := settled(ctx, killRound, find); gone || err != nil {
 			return err
 		}
 	}
 }
 
-func signalAll(find func() ([]int, error), sig syscall.Signal) {
+// signalAll sends a signal to all that is found, and tells whether there was something. freeze is sent until no process turns up
+// that hasn't had it.
+func signalAll(find func() ([]int, error), sig syscall.Signal) bool {
 	sent := map[int]bool{}
 	for {
 		pids, err := find()
 		if err != nil {
-			return // settled tells
+			return true // settled tells
 		}
 		fresh := false
 		for _, pid := range pids {
@@ -135,7 +148,7 @@ func signalAll(find func() ([]int, error), sig syscall.Signal) {
 			}
 		}
 		if !fresh || sig != freeze {
-			return
+			return len(sent) > 0
 		}
 	}
 }
@@ -144,8 +157,9 @@ func signalAll(find func() ([]int, error), sig syscall.Signal) {
 func settled(ctx context.Context, limit time.Duration, find func() ([]int, error)) (bool, error) {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
-	tick := time.NewTicker(settleInterval)
-	defer tick.Stop()
+	pause := firstLook
+	look := time.NewTimer(pause)
+	defer look.Stop()
 	for {
 		pids, err := find()
 		if err != nil {
@@ -156,10 +170,13 @@ func settled(ctx context.Context, limit time.Duration, find func() ([]int, error
 		}
 		select {
 		case <-ctx.Done():
-			return false, errors.Join(fmt.Errorf("cannot end processes %v", pids), ctx.Err())
+			signalAll(find, kill)
+			return false, fmt.Errorf("cannot end processes %v in time: %w", pids, ctx.Err())
 		case <-deadline.C:
 			return false, nil
-		case <-tick.C:
+		case <-look.C:
+			pause = min(pause*3/2, lastLook)
+			look.Reset(pause)
 		}
 	}
 }

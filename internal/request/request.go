@@ -2,14 +2,18 @@
 package request
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/shared/protocol"
@@ -89,6 +93,11 @@ func Parse(raw []byte, jobID string) (*Request, Logger, error) {
 	if err != nil {
 		return nil, logger, err
 	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) { // where parseJob doesn't look: tokens, and fields it doesn't know
+		if at, ok := findSanitized(shown(name), fields[name]); ok {
+			return nil, logger, replaced(at)
+		}
+	}
 	req.Logger = logger
 	return req, logger, nil
 }
@@ -122,7 +131,7 @@ func parseJob(fields map[string]json.RawMessage, jobID string) (*Request, error)
 		return nil, err
 	}
 	if id != jobID {
-		return nil, fmt.Errorf("job_id is %q, but job %q was asked for", id, jobID)
+		return nil, fmt.Errorf("job_id is %q, but job %.200q was asked for", id, jobID)
 	}
 	job := &protocol.Job{
 		ID: id, Name: name,
@@ -178,10 +187,31 @@ func plain(err error) error {
 	default:
 		want = "an object"
 	}
-	if typeErr.Field != "" {
-		return fmt.Errorf("%s is a %s where %s belongs", typeErr.Field, typeErr.Value, want)
+	have, _, _ := strings.Cut(typeErr.Value, " ") // a number comes with its value
+	switch have {
+	case "string":
+		have = "a text"
+	case "array":
+		have = "a list"
+	case "object":
+		have = "an object"
+	case "bool":
+		have = "true or false"
+	default:
+		have = "a " + have
 	}
-	return fmt.Errorf("it is a %s where %s belongs", typeErr.Value, want)
+	if have == want { // 1.5, or more than we count to
+		want = "a whole number of usual size"
+	}
+	return fmt.Errorf("%s is %s where %s belongs", cmp.Or(typeErr.Field, "it"), have, want)
+}
+
+// shown makes a text from outside fit for an error message: one line, and not too long.
+func shown(text string) string {
+	if len(text) > 200 || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Sprintf("%.200q", text)
+	}
+	return text
 }
 
 func toCommands(in []wireCommand) []protocol.Command {
@@ -199,9 +229,9 @@ func toEnv(where string, in []wireEnv) ([]protocol.EnvVar, error) {
 	for i, v := range in {
 		at := fmt.Sprintf("%s[%d]", where, i)
 		if !goodName.MatchString(v.Name) {
-			return nil, fmt.Errorf("%s: %q can't be the name of an environment variable (letters, digits and _, no digit first)", at, v.Name)
+			return nil, fmt.Errorf("%s: %.200q can't be the name of an environment variable (letters, digits and _, no digit first)", at, v.Name)
 		}
-		at += " (" + v.Name + ")"
+		at += " (" + shown(v.Name) + ")"
 		value := ""
 		if v.Value != nil {
 			raw, err := decode(at, *v.Value)
@@ -223,9 +253,9 @@ func toFiles(where string, in []wireFile) ([]protocol.File, error) {
 	for i, f := range in {
 		at := fmt.Sprintf("%s[%d]", where, i)
 		if f.Path == "" || strings.ContainsRune(f.Path, 0) {
-			return nil, fmt.Errorf("%s: %q can't be the path of a file", at, f.Path)
+			return nil, fmt.Errorf("%s: %.200q can't be the path of a file", at, f.Path)
 		}
-		at += " (" + f.Path + ")"
+		at += " (" + shown(f.Path) + ")"
 		content, err := decode(at, f.Content)
 		if err != nil {
 			return nil, err
@@ -246,7 +276,7 @@ func parseMode(text string) (fs.FileMode, error) {
 	}
 	mode, err := strconv.ParseUint(text, 8, 32)
 	if err != nil || mode > 0o777 {
-		return 0, fmt.Errorf("mode %q is no file mode (octal, 0 to 0777)", text)
+		return 0, fmt.Errorf("mode %.200q is no file mode (octal, 0 to 0777)", text)
 	}
 	return fs.FileMode(mode), nil
 }
@@ -254,12 +284,46 @@ func parseMode(text string) (fs.FileMode, error) {
 func decode(at, text string) ([]byte, error) {
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if text == sanitized || string(raw) == sanitized {
-		return nil, fmt.Errorf("%s: the hub has replaced it by %s: a payload is given out once, and that answer was lost; run the job again", at, sanitized)
+		return nil, replaced(at)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: not base64: %w", at, err)
 	}
 	return raw, nil
+}
+
+// replaced says that the job can't run, as the hub no longer gives out what it needs.
+func replaced(at string) error {
+	return fmt.Errorf("%s: the hub has replaced it by %s: a payload is given out once, and that answer was lost; run the job again", at, sanitized)
+}
+
+// findSanitized looks for a value that the hub has replaced, and tells where it is.
+func findSanitized(at string, raw json.RawMessage) (string, bool) {
+	var value any
+	if json.Unmarshal(raw, &value) != nil {
+		return "", false
+	}
+	var find func(at string, value any) (string, bool)
+	find = func(at string, value any) (string, bool) {
+		switch value := value.(type) {
+		case string:
+			return at, value == sanitized
+		case []any:
+			for i, item := range value {
+				if at, ok := find(fmt.Sprintf("%s[%d]", at, i), item); ok {
+					return at, true
+				}
+			}
+		case map[string]any:
+			for _, key := range slices.Sorted(maps.Keys(value)) {
+				if at, ok := find(at+"."+shown(key), value[key]); ok {
+					return at, true
+				}
+			}
+		}
+		return "", false
+	}
+	return find(at, value)
 }
 
 func toCompose(in *wireCompose) (*protocol.Compose, error) {

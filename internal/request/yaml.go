@@ -1,8 +1,10 @@
 package request
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,8 +23,8 @@ var commandLists = []string{
 // request; for a person's sake a command may be plain text, env is a table of plain variables, and a file may have text
 // instead of base64 content. A job without an id gets one.
 func FromYAML(raw []byte) (jobID string, req []byte, err error) {
-	var fields map[string]any
-	if err := yaml.Unmarshal(raw, &fields); err != nil {
+	fields, err := readYAML(raw)
+	if err != nil {
 		return "", nil, fmt.Errorf("not a job in YAML: %w", err)
 	}
 	if fields == nil {
@@ -44,12 +46,20 @@ func FromYAML(raw []byte) (jobID string, req []byte, err error) {
 		return "", nil, err
 	}
 	if files, ok := fields["files"].([]any); ok {
-		for _, f := range files {
-			plainText(f)
+		for i, f := range files {
+			if err := plainText(f); err != nil {
+				return "", nil, fmt.Errorf("files[%d]: %w", i, err)
+			}
 		}
 	}
-	jobID, ok := fields["job_id"].(string)
-	if !ok || jobID == "" {
+	switch id := fields["job_id"].(type) {
+	case nil:
+	case string:
+		jobID = id
+	default:
+		return "", nil, fmt.Errorf("job_id: it must be a text, in quotes if it looks like something else")
+	}
+	if jobID == "" {
 		jobID = uuid.NewString()
 		fields["job_id"] = jobID
 	}
@@ -60,6 +70,21 @@ func FromYAML(raw []byte) (jobID string, req []byte, err error) {
 	return jobID, req, nil
 }
 
+// readYAML reads a table. Numbers stay as they are written. Its error is one line.
+func readYAML(raw []byte) (map[string]any, error) {
+	asJSON, err := yaml.YAMLToJSONStrict(raw)
+	if err != nil {
+		return nil, errors.New(strings.Join(strings.Fields(strings.TrimPrefix(err.Error(), "yaml: ")), " "))
+	}
+	decoder := json.NewDecoder(bytes.NewReader(asJSON))
+	decoder.UseNumber()
+	var fields map[string]any
+	if err := decoder.Decode(&fields); err != nil {
+		return nil, plain(err)
+	}
+	return fields, nil
+}
+
 // checkFields refuses a field that a person has misspelt; the hub's own requests may have any.
 func checkFields(fields map[string]any) error {
 	known := append(slices.Clone(commandLists), "job_id", "job_name", "executor", "env_vars", "env", "files",
@@ -67,7 +92,7 @@ func checkFields(fields map[string]any) error {
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if !slices.Contains(known, name) {
 			slices.Sort(known)
-			return fmt.Errorf("a job has no field %q; it may have: %s", name, strings.Join(known, ", "))
+			return fmt.Errorf("a job has no field %.200q; it may have: %s", name, strings.Join(known, ", "))
 		}
 	}
 	return nil
@@ -80,27 +105,49 @@ func plainEnv(fields map[string]any) error {
 		return nil
 	}
 	table, ok := env.(map[string]any)
-	if !ok {
+	if !ok && env != nil {
 		return fmt.Errorf("env: it must be a table of NAME: value")
 	}
-	vars, _ := fields["env_vars"].([]any)
+	vars, ok := fields["env_vars"].([]any)
+	if !ok && fields["env_vars"] != nil {
+		return fmt.Errorf("env_vars: it must be a list")
+	}
 	for _, name := range slices.Sorted(maps.Keys(table)) {
-		vars = append(vars, map[string]any{"name": name, "value": encode(fmt.Sprint(table[name]))})
+		var text string
+		switch value := table[name].(type) {
+		case nil:
+		case string, bool, json.Number:
+			text = fmt.Sprint(value)
+		default:
+			return fmt.Errorf("env: the value of %s must be a text, a number, true or false", shown(name))
+		}
+		vars = append(vars, map[string]any{"name": name, "value": encode(text)})
 	}
 	fields["env_vars"] = vars
 	delete(fields, "env")
 	return nil
 }
 
-func plainText(file any) {
+// plainText turns a file's text into content.
+func plainText(file any) error {
 	f, ok := file.(map[string]any)
 	if !ok {
-		return // Parse says what is wrong
+		return nil // Parse says what is wrong
 	}
-	if text, ok := f["text"].(string); ok {
-		f["content"] = encode(text)
-		delete(f, "text")
+	value, ok := f["text"]
+	if !ok {
+		return nil
 	}
+	text, ok := value.(string)
+	if !ok {
+		return fmt.Errorf("text: it must be a text, in quotes if it looks like something else")
+	}
+	if _, ok := f["content"]; ok {
+		return fmt.Errorf("it has both text and content")
+	}
+	f["content"] = encode(text)
+	delete(f, "text")
+	return nil
 }
 
 func encode(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }

@@ -142,7 +142,9 @@ func (s *Supervisor) runSlots(ctx context.Context, agents []*agent.Agent) (agent
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				s.Logger.Error("a slot can't work", "slot", a.Slot, "error", err)
+				if len(agents) > 1 { // else it is the supervisor's own error
+					s.Logger.Error("a slot can't work", "slot", a.Slot, "error", err)
+				}
 				failed = append(failed, err)
 				return
 			}

@@ -22,8 +22,10 @@ const (
 	maxEvents = 2000 // more is answered with 413
 	maxBytes  = 1 << 20
 	minBytes  = 16 << 10
-	// pace is the least time between two requests that aren't full.
-	pace = 500 * time.Millisecond
+	// pace is the least time between two requests that aren't full, as long as events keep coming. After a silence it is
+	// firstPace and doubles with each request: what a job prints first is there at once.
+	pace      = 500 * time.Millisecond
+	firstPace = 10 * time.Millisecond
 	// lateLimit is how long after an ambiguous failure the service may still carry out the request (20 s at most by
 	// its own time-out).
 	lateLimit = 25 * time.Second
@@ -73,8 +75,11 @@ type Uploader struct {
 	reader *eventlog.Reader
 	finish chan struct{}
 
-	next     Position // the next event to send
-	sentFull bool     // the last batch was full: there is a backlog
+	pace     time.Duration
+	first    time.Duration // firstPace
+	gap      time.Duration // between firstPace and pace: to be kept after the last request
+	next     Position      // the next event to send
+	sentFull bool          // the last batch was full: there is a backlog
 	lastSent time.Time
 	size     int // bytes a batch may have
 	events   int
@@ -89,16 +94,32 @@ type pin struct {
 	until time.Time
 }
 
-// New prepares the shipping of a log.
+// New prepares the shipping of a log. After a power loss the log may end before From: New notes where, so it has to be called
+// before anything is appended to such a log.
 func New(o Options) *Uploader {
 	if o.LateLimit == 0 {
 		o.LateLimit = lateLimit
 	}
-	u := &Uploader{Options: o, finish: make(chan struct{}), next: o.From, size: maxBytes, events: maxEvents}
+	o.From.Offset = offsetIn(o.Path, o.From)
+	u := &Uploader{Options: o, finish: make(chan struct{}), pace: pace, first: firstPace, next: o.From, size: maxBytes, events: maxEvents}
 	if o.LostTo > o.From.Index {
 		u.pin = &pin{at: o.From, end: o.LostTo, until: time.Now().Add(o.LateLimit)}
 	}
 	return u
+}
+
+// offsetIn is where the event at a position really begins. An error is left to Run, which meets it again.
+func offsetIn(path string, at Position) int64 {
+	reader, err := eventlog.OpenReader(path)
+	if err != nil {
+		return at.Offset
+	}
+	defer reader.Close()
+	if _, err := reader.SeekOffset(at.Index, at.Offset); err != nil {
+		return at.Offset
+	}
+	_, offset := reader.Position()
+	return offset
 }
 
 // Finish says that the log has ended: Run returns once the service has all of it.
@@ -134,7 +155,7 @@ func (u *Uploader) read(ctx context.Context) (eventlog.Batch, error) {
 	for {
 		finishing := u.finishing()
 		if !finishing && !u.sentFull {
-			u.wait(ctx, time.Until(u.lastSent.Add(pace)))
+			u.wait(ctx, time.Until(u.lastSent.Add(u.gap)))
 		}
 		if err := u.unpin(); err != nil {
 			return eventlog.Batch{}, err
@@ -149,10 +170,16 @@ func (u *Uploader) read(ctx context.Context) (eventlog.Batch, error) {
 		if err != nil {
 			return batch, fmt.Errorf("cannot read the event log: %w", err)
 		}
+		more := false // there are events that don't fit into a batch that begins at the pin
+		if u.pin != nil && batch.First+int64(batch.Count) <= from {
+			if more, err = u.more(); err != nil {
+				return eventlog.Batch{}, err
+			}
+		}
 		switch {
 		case batch.First+int64(batch.Count) > from:
 			return batch, nil
-		case u.pin != nil && (finishing || u.full(batch)):
+		case u.pin != nil && (finishing || more):
 			u.wait(ctx, time.Until(u.pin.until))
 		case finishing:
 			return eventlog.Batch{}, nil
@@ -166,6 +193,18 @@ func (u *Uploader) read(ctx context.Context) (eventlog.Batch, error) {
 			return eventlog.Batch{}, ctx.Err()
 		}
 	}
+}
+
+// more tells whether there are events that were never sent.
+func (u *Uploader) more() (bool, error) {
+	if err := u.seek(u.next); err != nil {
+		return false, err
+	}
+	batch, err := u.reader.Next(1, minBytes)
+	if err != nil {
+		return false, fmt.Errorf("cannot read the event log: %w", err)
+	}
+	return batch.Count > 0, nil
 }
 
 // unpin ends the time in which a lost request may still be carried out. If more than that request held has been sent since, it
@@ -190,13 +229,20 @@ func (u *Uploader) send(ctx context.Context, batch eventlog.Batch) error {
 	}
 	pause.Reset()
 	u.sentFull = u.full(batch)
+	if u.gap = min(2*u.gap, u.pace); time.Since(u.lastSent) > 2*u.pace {
+		u.gap = u.first
+	}
+	refreshed := false
 	for failures := 0; ; failures++ {
 		u.lastSent = time.Now()
+		if u.pin != nil && u.lastSent.After(u.pin.until) {
+			u.next, u.pin = u.pin.at, nil // this batch begins there, and no lost request comes after it any more
+		}
 		u.save(batch.First + int64(batch.Count))
 		err := u.Service.Push(ctx, u.Token, batch.First, batch.Data)
 		switch {
 		case err == nil:
-			u.size, u.events = min(u.size+u.size/4, maxBytes), min(u.events+u.events/4, maxEvents)
+			u.size, u.events = min(u.size+u.size/8, maxBytes), min(u.events+u.events/8+1, maxEvents)
 			u.next = Position{Index: batch.First + int64(batch.Count), Offset: batch.End}
 			if failures > 0 {
 				u.Logger.Info("the log service takes events again", "index", u.next.Index)
@@ -208,14 +254,19 @@ func (u *Uploader) send(ctx context.Context, batch eventlog.Batch) error {
 		case hub.LogFull(err):
 			return ErrFull
 		case hub.Unauthorized(err):
-			if token, refreshErr := u.Service.Refresh(ctx); refreshErr == nil {
-				u.Token = token
-				if failures == 0 {
-					continue
-				}
+			token, refreshErr := u.Service.Refresh(ctx)
+			if refreshErr != nil {
+				err = fmt.Errorf("%w; %w", err, refreshErr)
+				break
+			}
+			u.Token = token
+			if !refreshed {
+				refreshed = true
+				failures-- // tokens expire: nothing is amiss
+				continue
 			}
 		case hub.HasStatus(err, http.StatusRequestEntityTooLarge):
-			u.events, u.size = max(u.events/2, 1), max(u.size/2, minBytes)
+			u.events, u.size = max(batch.Count/2, 1), max(len(batch.Data)/2, minBytes)
 		}
 		if hub.Ambiguous(err) {
 			u.pinAt(batch)

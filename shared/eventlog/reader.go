@@ -49,6 +49,7 @@ type Reader struct {
 	offset  int64    // of the next event, in bytes
 	seen    int64    // how far into the file the last Next has looked, in bytes
 	buf     []byte
+	ahead   []byte            // of buf: whole lines from offset on, which were read with the ones before
 	watcher *fsnotify.Watcher // nil until a Wait could set it up
 }
 
@@ -105,7 +106,7 @@ func (r *Reader) SeekOffset(index, offset int64) (exact bool, err error) {
 			return false, fmt.Errorf("cannot read the event log: %w", err)
 		}
 	}
-	r.index, r.offset, r.seen = index, start, start
+	r.index, r.offset, r.seen, r.ahead = index, start, start, nil
 	return start == offset, nil
 }
 
@@ -117,6 +118,7 @@ func (r *Reader) SeekIndex(index int64) (exact bool, err error) {
 		return false, err
 	}
 	r.index, r.offset = r.hint(index, size)
+	r.ahead = nil
 	for r.index < index {
 		batch, err := r.Next(int(min(index-r.index, 1<<16)), 1<<20)
 		if err != nil {
@@ -171,7 +173,9 @@ func (r *Reader) Next(maxEvents, maxBytes int) (Batch, error) {
 	if cap(r.buf) > 2*max(maxBytes, readSize) {
 		r.buf = nil // it had grown for one long line
 	}
-	buf := r.buf[:0]
+	r.buf = append(r.buf[:0], r.ahead...)
+	buf := r.buf
+	r.ahead = nil
 	whole, scanned := 0, 0 // lines end at whole; no other ends before scanned
 	for full := false; ; {
 		for !full {
@@ -207,6 +211,8 @@ func (r *Reader) Next(maxEvents, maxBytes int) (Batch, error) {
 	}
 	r.buf = buf
 	batch.Data = buf[:whole:whole]
+	// The beginning of a line isn't kept: it may be torn, and be written anew.
+	r.ahead = buf[whole:max(whole, bytes.LastIndexByte(buf, '\n')+1)]
 	batch.End = r.offset + int64(whole)
 	r.index += int64(batch.Count)
 	r.offset = batch.End

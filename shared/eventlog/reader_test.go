@@ -53,6 +53,30 @@ func TestReaderNext(t *testing.T) {
 	assert.LessOrEqual(t, cap(r.buf), 2*readSize, "what a long line needed is given back")
 }
 
+// TestReaderReadsNothingTwice puts other lines in the place of those that were read along with the ones before.
+func TestReaderReadsNothingTwice(t *testing.T) {
+	path := tempLog(t)
+	r := openReader(t, path)
+	next := func(events, bytes int) string {
+		t.Helper()
+		b, err := r.Next(events, bytes)
+		require.NoError(t, err)
+		return string(b.Data)
+	}
+	appendFile(t, path, "a\nb\nc\ntorn")
+	assert.Equal(t, "a\n", next(1, 100))
+	require.NoError(t, os.WriteFile(path, []byte("A\nB\nC\nnew\nend\n"), 0o600))
+	assert.Equal(t, "b\n", next(9, 2))
+	assert.Equal(t, "c\nnew\n", next(2, 100), "the beginning of a line is read again")
+	assert.Equal(t, "end\n", next(9, 100))
+	_, err := r.SeekOffset(0, 0)
+	require.NoError(t, err)
+	assert.Equal(t, "A\nB\n", next(2, 100), "a seek begins afresh")
+	_, err = r.SeekIndex(1)
+	require.NoError(t, err)
+	assert.Equal(t, "B\nC\nnew\nend\n", next(9, 100))
+}
+
 func TestReaderRefusesEndlessLine(t *testing.T) {
 	path := tempLog(t)
 	appendFile(t, path, "a\n")

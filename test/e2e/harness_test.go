@@ -3,18 +3,25 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
 )
 
@@ -46,8 +53,18 @@ func buildAndRun(m *testing.M) (int, error) {
 		return 0, fmt.Errorf("cannot build the binaries: %w\n%s", err, out)
 	}
 	binaries = dir
+	// The tests wait more than they work, so that more of them can run side by side than there are processors.
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		if err := p.Value.Set("12"); err != nil {
+			return 0, err
+		}
+	}
 	return m.Run(), nil
 }
+
+// agentName is the name that hosts register with, unless they are told another.
+const agentName = "host-under-test"
 
 // host is a machine with an agent on it: a state folder, a home, and the settings for its supervisor.
 type host struct {
@@ -61,14 +78,19 @@ type host struct {
 // newHost makes a host whose supervisor registers with a hub of its own.
 func newHost(t *testing.T, o hubtest.Options, args ...string) *host {
 	t.Helper()
-	hub := hubtest.Start(t, o)
-	dir := t.TempDir()
+	return newHostAt(t, hubtest.Start(t, o), args...)
+}
+
+// newHostAt makes a host whose supervisor registers with a hub.
+func newHostAt(t *testing.T, hub *hubtest.Hub, args ...string) *host {
+	t.Helper()
+	dir := openDir(t)
 	home := filepath.Join(dir, "home")
 	require.NoError(t, os.Mkdir(home, 0o755))
 	return &host{
 		t: t, hub: hub, dir: dir,
 		args: append([]string{
-			"start", "--endpoint", hub.Endpoint(), "--no-https", "--state-dir", filepath.Join(dir, "state"), "--name", "host-under-test",
+			"start", "--endpoint", hub.Endpoint(), "--no-https", "--state-dir", filepath.Join(dir, "state"), "--name", agentName,
 		}, args...),
 		env: []string{
 			"PATH=" + os.Getenv("PATH"), "HOME=" + home, "SEMAPHORE_AGENT_TOKEN=" + hub.RegistrationToken(),
@@ -77,25 +99,68 @@ func newHost(t *testing.T, o hubtest.Options, args ...string) *host {
 	}
 }
 
+// openDir is a folder for the test that other users may enter, as t.TempDir isn't.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "signalman-host-")
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	require.NoError(t, os.Chmod(dir, 0o755))
+	return dir
+}
+
+// path is a path in the host's folder.
+func (h *host) path(name string) string { return filepath.Join(h.dir, name) }
+
+// write puts a file into the host's folder.
+func (h *host) write(name, content string) string {
+	h.t.Helper()
+	path := h.path(name)
+	require.NoError(h.t, os.WriteFile(path, []byte(content), 0o644))
+	return path
+}
+
+// read gives a file of the host's folder; "" if there is none.
+func (h *host) read(name string) string {
+	h.t.Helper()
+	raw, err := os.ReadFile(h.path(name))
+	if !errors.Is(err, fs.ErrNotExist) {
+		require.NoError(h.t, err)
+	}
+	return string(raw)
+}
+
+// config gives the supervisor a config file.
+func (h *host) config(toml string) {
+	h.t.Helper()
+	h.args = append(h.args, "--config-file", h.write("agent.toml", toml))
+}
+
+// untilFile is a command that waits for a file of the host's folder.
+func (h *host) untilFile(name string) string {
+	return "until [ -e " + h.path(name) + " ]; do sleep 0.02; done"
+}
+
 // jobDir is the folder of a job.
 func (h *host) jobDir(id string) string { return filepath.Join(h.dir, "state", "jobs", id) }
 
 // supervisor is a running supervisor process.
 type supervisor struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	log  *logBuffer
-	done chan struct{}
-	err  error
+	t      *testing.T
+	cmd    *exec.Cmd
+	log    *logBuffer // all it prints
+	stderr *logBuffer
+	done   chan struct{}
+	err    error
 }
 
 // start starts the host's supervisor; the test's end kills it if nothing else has ended it.
 func (h *host) start(more ...string) *supervisor {
 	h.t.Helper()
-	s := &supervisor{t: h.t, log: &logBuffer{}, done: make(chan struct{})}
+	s := &supervisor{t: h.t, log: &logBuffer{}, stderr: &logBuffer{}, done: make(chan struct{})}
 	s.cmd = exec.Command(filepath.Join(binaries, "supervisor"), append(h.args, more...)...)
 	s.cmd.Env, s.cmd.Dir = h.env, h.dir
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	s.cmd.Stdout, s.cmd.Stderr = s.log, io.MultiWriter(s.log, s.stderr)
 	require.NoError(h.t, s.cmd.Start())
 	go func() {
 		s.err = s.cmd.Wait()
@@ -131,6 +196,30 @@ func (s *supervisor) exit() int {
 		s.t.Fatalf("the supervisor doesn't end; its log:\n%s", s.log)
 		return 0
 	}
+}
+
+// says waits until the supervisor has printed a text.
+func (s *supervisor) says(text string) {
+	s.t.Helper()
+	eventually(s.t, "the supervisor says "+text, func() bool { return strings.Contains(s.log.String(), text) })
+}
+
+// logLines gives the lines of the supervisor's log that hold all the texts.
+func (s *supervisor) logLines(texts ...string) []string {
+	var found []string
+	for line := range strings.Lines(s.log.String()) {
+		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// saysOnce waits for a line of the supervisor's log that holds all the texts, and checks that there is one only.
+func (s *supervisor) saysOnce(texts ...string) {
+	s.t.Helper()
+	eventually(s.t, fmt.Sprintf("the supervisor says %q", texts), func() bool { return len(s.logLines(texts...)) > 0 })
+	assert.Len(s.t, s.logLines(texts...), 1, "%q", texts)
 }
 
 // submit hands a job to the hub.
@@ -173,6 +262,55 @@ func (h *host) outputOf(id string) string {
 		b.WriteString(e.Output)
 	}
 	return b.String()
+}
+
+// delivered checks that the hub has the log of a finished job as it is on disk, byte for byte, and all of it before the result.
+func (h *host) delivered(id string) {
+	h.t.Helper()
+	h.checkLog(id)
+	job, _ := h.hub.Job(id)
+	assert.Equal(h.t, job.LogEvents, job.LogEventsAtEnd, "the log must be complete before finished-job")
+	raw, err := os.ReadFile(filepath.Join(h.jobDir(id), "events.jsonl"))
+	require.NoError(h.t, err)
+	assert.Equal(h.t, string(raw), string(h.hub.Log(id)), "every event once, in order")
+}
+
+// transcript tells a job's log in short: a line an event, with the pieces of one output put together.
+func (h *host) transcript(id string) []string {
+	h.t.Helper()
+	events, err := h.hub.Events(id)
+	require.NoError(h.t, err)
+	var out []string
+	piece := false
+	for _, e := range events {
+		switch e.Event {
+		case "cmd_output":
+			if piece {
+				out[len(out)-1] += e.Output
+			} else {
+				out = append(out, "output "+e.Output)
+			}
+		case "cmd_started":
+			out = append(out, "begin "+e.Directive)
+		case "cmd_finished":
+			require.NotNil(h.t, e.ExitCode)
+			out = append(out, fmt.Sprintf("end %s: %d", e.Directive, *e.ExitCode))
+		case "job_finished":
+			out = append(out, "job_finished "+e.Result)
+		default:
+			out = append(out, e.Event)
+		}
+		piece = e.Event == "cmd_output"
+	}
+	return out
+}
+
+// agentState waits until the hub has heard a state of an agent.
+func (h *host) agentState(state hub.State) {
+	h.t.Helper()
+	require.NoError(h.t, h.hub.WaitAgents(h.ctx(), func(agents []hubtest.Agent) bool {
+		return slices.ContainsFunc(agents, func(a hubtest.Agent) bool { return a.State == state })
+	}))
 }
 
 // checkLog checks the form of a finished job's log.

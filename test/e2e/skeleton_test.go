@@ -15,6 +15,7 @@ import (
 
 // One job, from the hub to a worker and back.
 func TestOneCommand(t *testing.T) {
+	t.Parallel()
 	h := newHost(t, hubtest.Options{})
 	h.start()
 	id := h.submit(hubtest.Request{Commands: []string{"echo hello"}})
@@ -27,6 +28,7 @@ func TestOneCommand(t *testing.T) {
 
 // The supervisor is killed with SIGKILL while the job runs: the job goes on, and another supervisor delivers the rest.
 func TestSupervisorKilledInMidJob(t *testing.T) {
+	t.Parallel()
 	h := newHost(t, hubtest.Options{})
 	first := h.start()
 	gate := filepath.Join(h.dir, "gate")
@@ -56,6 +58,7 @@ func TestSupervisorKilledInMidJob(t *testing.T) {
 
 // As before, but the job still runs when the second supervisor comes, and is then stopped by a user.
 func TestSupervisorFindsARunningJobAgain(t *testing.T) {
+	t.Parallel()
 	h := newHost(t, hubtest.Options{})
 	first := h.start()
 	id := h.submit(hubtest.Request{Commands: []string{"while true; do echo tick; sleep 0.05; done"}})

@@ -3,10 +3,8 @@ package shell
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 )
 
@@ -66,18 +64,4 @@ func (o owner) give(path string) error {
 		return fmt.Errorf("cannot hand %s to %s (job-user): %w", path, o.name, err)
 	}
 	return nil
-}
-
-// makeDirs makes the missing folders of a path, for the job's user.
-func (o owner) makeDirs(dir string) error {
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := o.makeDirs(filepath.Dir(dir)); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return o.give(dir)
 }

@@ -5,6 +5,7 @@
 package shell
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -133,23 +134,60 @@ func (e *environment) ResolvePath(path string) string {
 	}
 }
 
-func (e *environment) Inject(_ context.Context, file protocol.File) error {
+func (e *environment) Inject(ctx context.Context, file protocol.File) error {
 	path := e.ResolvePath(file.Path)
-	if err := e.owner.makeDirs(filepath.Dir(path)); err != nil {
+	put := e.put
+	if e.owner.switched {
+		put = e.putAsOwner
+	}
+	if err := put(ctx, path, file); err != nil {
 		return fmt.Errorf("cannot inject %s: %w", path, err)
 	}
-	// The file is written beside its place: an old one may be read-only, a link, or in use.
+	return nil
+}
+
+// put writes a file beside its place first: an old one may be read-only, a link, or in use.
+func (e *environment) put(_ context.Context, path string, file protocol.File) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".signalman-*")
 	if err != nil {
-		return fmt.Errorf("cannot inject %s: %w", path, err)
+		return err
 	}
 	_, err = tmp.Write(file.Content)
-	err = errors.Join(err, tmp.Chmod(file.Mode), tmp.Close(), e.owner.give(tmp.Name()))
+	err = errors.Join(err, tmp.Chmod(file.Mode), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot inject %s: %w", path, errors.Join(err, os.Remove(tmp.Name())))
+		return errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return nil
+}
+
+// putScript does what put does, for the file $1 in the folder $2 with mode $3.
+const putScript = `umask 022
+mkdir -p -- "$2" && new=$(mktemp -- "$2/.signalman-XXXXXX") || exit 1
+if cat >"$new" && chmod -- "$3" "$new"; then
+	if [ -d "$1" ]; then echo "it is a folder" >&2; else mv -f -- "$new" "$1" && exit 0; fi
+fi
+rm -f -- "$new"
+exit 1`
+
+// putAsOwner writes a file with the rights of the job's user. The worker's own would let a job write where its user can't: by
+// the path it names, or by a link that an earlier job has left.
+func (e *environment) putAsOwner(ctx context.Context, path string, file protocol.File) error {
+	cmd := exec.CommandContext(ctx, "sh", "-c", putScript, "sh", path, filepath.Dir(path), fmt.Sprintf("%04o", file.Mode))
+	var said bytes.Buffer
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = "/", []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}, e.owner.attributes()
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(file.Content), &said
+	if err := e.tree.Start(cmd); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		reason, _, _ := strings.Cut(strings.TrimSpace(said.String()), "\n")
+		return fmt.Errorf("as %s (job-user): %s (%w)", e.owner.name, reason, err)
 	}
 	return nil
 }

@@ -1,0 +1,113 @@
+package admin
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/signalman-ci/signalman/internal/agent"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func socket(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "admin") // t.TempDir's path may be too long for a socket
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(dir)) })
+	return filepath.Join(dir, SocketName)
+}
+
+func ctx(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestStatus(t *testing.T) {
+	path := socket(t)
+	want := Status{
+		Version: "1", PID: 7, StateDir: "/s", InstanceID: "i", Since: time.Unix(1, 0).UTC(), Interrupted: true,
+		Slots: []agent.Status{{Slot: 1, Name: "n", State: "running-job", JobID: "j", Since: time.Unix(2, 0).UTC(), Problem: "p"}},
+	}
+	s, err := Listen(path, func() Status { return want })
+	require.NoError(t, err)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "only this user may ask")
+	for range 3 {
+		got, err := GetStatus(ctx(t), path)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	require.NoError(t, s.Close())
+	assert.NoFileExists(t, path)
+	_, err = GetStatus(ctx(t), path)
+	require.ErrorContains(t, err, "no supervisor runs with this state folder")
+}
+
+// A supervisor that was killed leaves its socket behind.
+func TestListenOverADeadSocket(t *testing.T) {
+	path := socket(t)
+	l, err := net.Listen("unix", path)
+	require.NoError(t, err)
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	require.NoError(t, l.Close())
+	_, err = GetStatus(ctx(t), path)
+	require.ErrorContains(t, err, "no supervisor runs")
+	s, err := Listen(path, func() Status { return Status{PID: 5} })
+	require.NoError(t, err)
+	got, err := GetStatus(ctx(t), path)
+	require.NoError(t, err)
+	assert.Equal(t, 5, got.PID)
+	require.NoError(t, s.Close())
+}
+
+func TestListenWhereNobodyCan(t *testing.T) {
+	_, err := Listen(filepath.Join(t.TempDir(), "none", SocketName), nil)
+	require.ErrorContains(t, err, "cannot open the admin socket")
+}
+
+// Something else may listen there, or a supervisor of another version.
+func TestAnswersThatAreNoStatus(t *testing.T) {
+	for name, handler := range map[string]http.HandlerFunc{
+		"not found": http.NotFound,
+		"garbage":   func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hello")) },
+		"an error":  func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "{}", http.StatusInternalServerError) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := socket(t)
+			l, err := net.Listen("unix", path)
+			require.NoError(t, err)
+			server := &http.Server{Handler: handler}
+			done := make(chan struct{})
+			go func() { defer close(done); _ = server.Serve(l) }()
+			_, err = GetStatus(ctx(t), path)
+			require.Error(t, err)
+			assert.NotContains(t, err.Error(), "no supervisor runs")
+			require.NoError(t, server.Close())
+			<-done
+		})
+	}
+}
+
+func TestCallerThatDoesNotWait(t *testing.T) {
+	path := socket(t)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	s, err := Listen(path, func() Status { close(asked); <-answer; return Status{} })
+	require.NoError(t, err)
+	c, cancel := context.WithCancel(ctx(t))
+	go func() { <-asked; cancel() }()
+	_, err = GetStatus(c, path)
+	require.ErrorIs(t, err, context.Canceled)
+	close(answer)
+	require.NoError(t, s.Close())
+}
