@@ -175,7 +175,7 @@ func (a *Agent) Run(ctx context.Context) (Reason, error) {
 		}
 		if err := a.register(ctx); err != nil {
 			if ctx.Err() != nil || !a.interrupted().IsZero() {
-				return Interrupted, nil
+				return Interrupted, nil //nolint:nilerr // to be interrupted meanwhile is no failure
 			}
 			return Unknown, err
 		}

@@ -43,6 +43,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			{
 				Name: "version", Usage: "print the version",
 				Action: func(c *cli.Context) error {
+					if err := noArguments(c); err != nil {
+						return err
+					}
 					_, err := fmt.Fprintln(c.App.Writer, version.Version)
 					return err
 				},
@@ -61,6 +64,14 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "supervisor: %v\n", err)
 	}
 	return 1
+}
+
+// noArguments refuses arguments where a command has none.
+func noArguments(c *cli.Context) error {
+	if c.Args().Present() {
+		return fmt.Errorf("%[1]s takes no argument %[2]q, only flags; see: supervisor %[1]s --help", c.Command.Name, c.Args().First())
+	}
+	return nil
 }
 
 // finder looks for workers beside this binary, then in the plugin folders.

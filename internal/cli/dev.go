@@ -108,7 +108,6 @@ func devSettings(c *cli.Context, hub *hubtest.Hub, stateDir string) (supervisor.
 // showJobs shows one log after another, live, as the hub has it.
 func showJobs(ctx context.Context, c *cli.Context, hub *hubtest.Hub, jobs []string) error {
 	for _, id := range jobs {
-		job, _ := hub.Job(id)
 		fmt.Fprintf(c.App.Writer, "\n── job %s\n", id)
 		p := &printer{out: c.App.Writer}
 		for from := 0; ; {

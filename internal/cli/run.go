@@ -13,6 +13,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/request"
+	"github.com/signalman-ci/signalman/internal/supervisor"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
@@ -43,7 +44,7 @@ func runJobFile(c *cli.Context, path string) (err error) {
 		return err
 	}
 	// The folder's path is short enough for a socket in it.
-	dir, err := os.MkdirTemp("", "signalman-")
+	dir, err := os.MkdirTemp(supervisor.TempDir(), "signalman-")
 	if err != nil {
 		return fmt.Errorf("cannot make a folder for the job: %w", err)
 	}
@@ -71,7 +72,7 @@ func runJobFile(c *cli.Context, path string) (err error) {
 		result, err := j.Run(ctx, req, nil, stop)
 		if err != nil {
 			cancel()
-			<-printed
+			<-printed //nolint:errcheck // it ends because of us
 			return err
 		}
 		if err := <-printed; err != nil {

@@ -27,8 +27,8 @@ func startCommand() *cli.Command {
 		Usage: "register with the hub and run its jobs",
 		Flags: config.Flags(),
 		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return fmt.Errorf("start takes no argument %q, only flags; see: supervisor start --help", c.Args().First())
+			if err := noArguments(c); err != nil {
+				return err
 			}
 			cfg, warnings, err := config.Load(c)
 			if err != nil {

@@ -23,6 +23,9 @@ func statusCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 		},
 		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
 			dir, err := supervisor.RunDir(c.String("state-dir"))
 			if err != nil {
 				return err

@@ -224,7 +224,7 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, stop <-chan 
 	for failures := 0; ; {
 		select {
 		case <-ctx.Done(): // the supervisor is made to leave at once: the job is stopped, and not waited for
-			<-watched
+			<-watched //nolint:errcheck // it ends because of us
 			farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryPause)
 			defer cancel()
 			defer worker.Detach()

@@ -157,7 +157,7 @@ func reapOrphans(keep func(pid int) bool) {
 func endedChild() int {
 	// The kernel's siginfo_t: signo, errno and code, the alignment of what follows, and for SIGCHLD the pid first.
 	var info [128]byte
-	_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)),
+	_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)), //nolint:gosec // the kernel fills it in
 		unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, 0, 0)
 	if errno != 0 {
 		return 0

@@ -4,6 +4,7 @@ package session
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"strconv"
 	"strings"
@@ -67,7 +68,7 @@ func readStatuses(r io.Reader, token string, handOn func(status)) {
 		if s, ok := parseStatus(string(line), token); ok {
 			handOn(s)
 		}
-		if err != nil && err != bufio.ErrBufferFull {
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/gofrs/flock"
@@ -94,6 +95,17 @@ func instanceID(path string) (string, error) {
 	return id, jobdir.WriteFile(path, []byte(id+"\n"))
 }
 
+// longestTempDir leaves room for a socket's path below.
+const longestTempDir = 40
+
+// TempDir is where temporary folders go that have sockets in them: the usual place, unless its path is too long for that.
+func TempDir() string {
+	if dir := os.TempDir(); len(dir) <= longestTempDir || runtime.GOOS == "windows" { // where sockets have no path
+		return dir
+	}
+	return "/tmp"
+}
+
 // RunDir is the folder for the sockets that go with a state folder. It is short, since a socket's path may have 107 bytes only,
 // and follows from the state folder's path.
 func RunDir(stateDir string) (string, error) {
@@ -101,7 +113,7 @@ func RunDir(stateDir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot use state folder: %w", err)
 	}
-	base := filepath.Join(os.TempDir(), fmt.Sprintf("signalman-%d", os.Getuid()))
+	base := filepath.Join(TempDir(), fmt.Sprintf("signalman-%d", os.Getuid()))
 	if xdg := os.Getenv("XDG_RUNTIME_DIR"); os.Getuid() == 0 {
 		base = "/run/signalman"
 	} else if xdg != "" {

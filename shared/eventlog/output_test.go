@@ -89,7 +89,7 @@ func TestOutputWriterTiming(t *testing.T) {
 			require.Equal(t, len(s), n)
 		}
 		pass := func(d time.Duration) { // on the bubble's clock
-			time.Sleep(d)
+			time.Sleep(d) //nolint:forbidigo // no time passes: the bubble's clock jumps
 			synctest.Wait()
 		}
 		write("alone\n")

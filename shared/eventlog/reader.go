@@ -247,7 +247,7 @@ func (r *Reader) Wait(ctx context.Context) error {
 		case <-timer.C:
 			return nil
 		case <-events:
-		case <-failures: // changes may have been dropped
+		case <-failures: //nolint:errcheck // changes may have been dropped: look
 		}
 	}
 }

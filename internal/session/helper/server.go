@@ -137,7 +137,7 @@ func (s *Server) Serve(ctx context.Context, conn io.ReadWriteCloser) error {
 
 func endOfConnection(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil
+		return nil //nolint:nilerr // connections come and go
 	}
 	return err
 }
