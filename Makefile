@@ -12,7 +12,7 @@ BUF      := $(TOOLS)/buf-v1.75.0
 
 .PHONY: help
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 .PHONY: build
 build: ## build all binaries into bin/ (static, stripped)

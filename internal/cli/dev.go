@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -59,6 +60,11 @@ func dev(c *cli.Context) (err error) {
 	settings, err := devSettings(c, hub, stateDir)
 	if err != nil {
 		return err
+	}
+	// A trial leaves nothing in the user's own home.
+	settings.Agent.Job.Home = filepath.Join(stateDir, "home")
+	if err := os.Mkdir(settings.Agent.Job.Home, 0o700); err != nil {
+		return fmt.Errorf("cannot make a home for the jobs: %w", err)
 	}
 	sup, err := supervisor.Open(settings)
 	if err != nil {
