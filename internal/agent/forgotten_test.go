@@ -1,0 +1,110 @@
+package agent_test
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/hub"
+	"github.com/signalman-ci/signalman/internal/hub/hubtest"
+)
+
+// run runs an idle slot until the test's end and gives the reason for which it leaves.
+func run(t *testing.T, h *hubtest.Hub, change func(*agent.Settings)) <-chan agent.Reason {
+	t.Helper()
+	client, err := hub.New(hub.Options{Endpoint: h.Endpoint(), NoHTTPS: true, UserAgent: "test/1"})
+	require.NoError(t, err)
+	dir := t.TempDir()
+	s := agent.Settings{
+		Slot: 1, Hub: client, RegistrationToken: h.RegistrationToken(), Registration: hub.RegisterRequest{Name: "idle-slot"},
+		File: filepath.Join(dir, "agent.json"), JobsDir: filepath.Join(dir, "jobs"), Logger: hclog.NewNullLogger(),
+	}
+	change(&s)
+	ctx, cancel := context.WithCancel(context.Background())
+	left := make(chan agent.Reason, 1)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		reason, err := agent.New(s, nil).Run(ctx)
+		assert.NoError(t, err)
+		left <- reason
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		client.CloseIdleConnections()
+	})
+	return left
+}
+
+func waitForAgent(t *testing.T, h *hubtest.Hub) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.NoError(t, h.WaitAgents(ctx, func(agents []hubtest.Agent) bool {
+		return len(agents) == 1 && agents[0].State == hub.StateWaitingForJobs
+	}))
+}
+
+func reasonOf(t *testing.T, left <-chan agent.Reason) agent.Reason {
+	t.Helper()
+	select {
+	case reason := <-left:
+		return reason
+	case <-time.After(time.Minute):
+		t.Fatal("the slot doesn't leave")
+		return ""
+	}
+}
+
+// A hub that has forgotten the agent is registered with again.
+func TestForgottenAgentRegistersAgain(t *testing.T) {
+	t.Parallel()
+	h := hubtest.Start(t, hubtest.Options{})
+	run(t, h, func(s *agent.Settings) { s.RegisterAgain, s.Limits.Forgotten = true, time.Millisecond })
+	waitForAgent(t, h)
+	require.True(t, h.ForgetAgent("idle-slot"))
+	waitForAgent(t, h)
+	assert.Equal(t, 2, h.Requests(hubtest.Register))
+}
+
+// With on-unknown = "exit" the slot leaves.
+func TestForgottenAgentLeaves(t *testing.T) {
+	t.Parallel()
+	h := hubtest.Start(t, hubtest.Options{})
+	left := run(t, h, func(s *agent.Settings) { s.Limits.Forgotten = time.Millisecond })
+	waitForAgent(t, h)
+	require.True(t, h.ForgetAgent("idle-slot"))
+	assert.Equal(t, agent.UnableToSync, reasonOf(t, left))
+	assert.Equal(t, 1, h.Requests(hubtest.Register))
+}
+
+// A single 404, as an ingress may answer it, is no loss of the registration.
+func TestOne404IsNotForgotten(t *testing.T) {
+	t.Parallel()
+	h := hubtest.Start(t, hubtest.Options{})
+	run(t, h, func(s *agent.Settings) { s.RegisterAgain, s.Limits.Forgotten = true, time.Hour })
+	waitForAgent(t, h)
+	rule := h.AddFault(hubtest.Fault{Endpoint: hubtest.Sync, Status: 404, Times: 1})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.NoError(t, rule.WaitHits(ctx, 1))
+	require.NoError(t, h.WaitRequests(ctx, hubtest.Sync, h.Requests(hubtest.Sync)+2))
+	assert.Equal(t, 1, h.Requests(hubtest.Register))
+}
+
+// Without a sync for too long an idle slot leaves.
+func TestUnableToSync(t *testing.T) {
+	t.Parallel()
+	h := hubtest.Start(t, hubtest.Options{})
+	left := run(t, h, func(s *agent.Settings) { s.Limits.Alone = time.Millisecond })
+	waitForAgent(t, h)
+	h.AddFault(hubtest.Fault{Endpoint: hubtest.Sync, Status: 500})
+	assert.Equal(t, agent.UnableToSync, reasonOf(t, left))
+}
