@@ -3,33 +3,11 @@ package supervisor
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/signalman-ci/signalman/internal/admin"
 )
-
-func TestStateDirHasOneOwner(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "deep", "state")
-	first, err := OpenStateDir(path, false)
-	require.NoError(t, err)
-	_, err = OpenStateDir(path, false)
-	require.ErrorIs(t, err, ErrInUse)
-	assert.ErrorContains(t, err, "--state-dir")
-	require.NoError(t, first.Close())
-	second, err := OpenStateDir(path, false)
-	require.NoError(t, err)
-	assert.Equal(t, first.InstanceID, second.InstanceID, "it marks what earlier supervisors have left")
-	require.NoError(t, second.Close())
-
-	other, err := OpenStateDir(t.TempDir(), false)
-	require.NoError(t, err)
-	assert.NotEqual(t, first.InstanceID, other.InstanceID)
-	require.NoError(t, other.Close())
-}
 
 func TestStateDirModes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
@@ -78,21 +56,6 @@ func TestHomes(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, one, again)
 	assert.FileExists(t, filepath.Join(again, "cache"))
-}
-
-// The sockets' folder follows from the state folder, however that is named, and leaves room for the sockets' own names.
-func TestRunDir(t *testing.T) {
-	deep := filepath.Join(t.TempDir(), strings.Repeat("very/", 60))
-	one, err := RunDir(deep)
-	require.NoError(t, err)
-	same, err := RunDir(deep + "/x/..")
-	require.NoError(t, err)
-	other, err := RunDir(deep + "/x")
-	require.NoError(t, err)
-	assert.Equal(t, one, same)
-	assert.NotEqual(t, one, other)
-	assert.Less(t, len(filepath.Join(one, "plugin-dir1234567890", "plugin1234567890")), 108)
-	assert.Less(t, len(filepath.Join(one, admin.SocketName)), 108)
 }
 
 func TestRunDirOfSomebodyElse(t *testing.T) {

@@ -3,306 +3,150 @@ package supervisor
 import (
 	"bytes"
 	"context"
-	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
-	"github.com/signalman-ci/signalman/internal/admin"
 	"github.com/signalman-ci/signalman/internal/agent"
-	"github.com/signalman-ci/signalman/internal/executor/shell"
-	"github.com/signalman-ci/signalman/internal/hub"
-	"github.com/signalman-ci/signalman/internal/hub/hubtest"
-	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
-	"github.com/signalman-ci/signalman/internal/pluginhost"
-	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
-const (
-	patience = 90 * time.Second
-	// asWorker makes the test's own binary a worker for the shell.
-	asWorker = "SUPERVISOR_TEST_WORKER"
-)
-
-func TestMain(m *testing.M) {
-	if os.Getenv(asWorker) != "" {
-		protocol.Serve(shell.New())
-		return
-	}
-	goleak.VerifyTestMain(m)
-}
-
-// logBuffer is a log that is read while it is written.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-type world struct {
-	t    *testing.T
-	hub  *hubtest.Hub
-	set  Settings
-	log  *logBuffer
-	hook string // what the shutdown hook has said, a line each time
-}
-
-func newWorld(t *testing.T, slots int) *world {
+func open(t *testing.T, s Settings) (*Supervisor, *bytes.Buffer) {
 	t.Helper()
-	self, err := os.Executable()
-	require.NoError(t, err)
-	own, home, dir := t.TempDir(), t.TempDir(), t.TempDir()
-	require.NoError(t, os.Symlink(self, filepath.Join(own, "worker-shell")))
-	w := &world{t: t, hub: hubtest.Start(t, hubtest.Options{}), log: &logBuffer{}, hook: filepath.Join(dir, "said")}
-	script := filepath.Join(dir, "hook.sh")
-	require.NoError(t, os.WriteFile(script, fmt.Appendf(nil, "echo $SEMAPHORE_AGENT_SHUTDOWN_REASON >>%s\n", w.hook), 0o600))
-	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
-	client, err := hub.New(hub.Options{
-		Endpoint: w.hub.Endpoint(), NoHTTPS: true, UserAgent: "test/1", HTTPClient: &http.Client{Transport: transport},
-	})
-	require.NoError(t, err)
-	logger := hclog.New(&hclog.LoggerOptions{Output: w.log, Level: hclog.Info})
-	w.set = Settings{
-		StateDir: filepath.Join(t.TempDir(), "state"), Slots: slots, ShutdownHook: script, KeepJobs: time.Hour, Logger: logger,
-		Agent: agent.Settings{
-			Hub: client, RegistrationToken: w.hub.RegistrationToken(), FlushTimeout: patience,
-			Registration: hub.RegisterRequest{Name: "host"},
-			Job: job.Settings{
-				Finder:    pluginhost.Finder{Own: own},
-				WorkerEnv: []string{asWorker + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + home},
-				BaseEnv:   []protocol.EnvVar{{Name: "PATH", Value: os.Getenv("PATH")}}, Home: home,
-				StopGrace: 500 * time.Millisecond,
-			},
-		},
+	log := &bytes.Buffer{}
+	s.Logger = hclog.New(&hclog.LoggerOptions{Output: log})
+	if s.StateDir == "" {
+		s.StateDir = t.TempDir()
 	}
-	t.Cleanup(func() {
-		run, err := RunDir(w.set.StateDir)
-		assert.NoError(t, err)
-		left, _ := os.ReadDir(run)
-		assert.Empty(t, left, "sockets are left")
-		assert.NoError(t, os.RemoveAll(run))
-	})
-	return w
+	sup, err := Open(s)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, sup.Close()) })
+	return sup, log
 }
 
-func (w *world) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	w.t.Cleanup(cancel)
-	return ctx
-}
-
-func (w *world) open() *Supervisor {
-	w.t.Helper()
-	s, err := Open(w.set)
-	require.NoError(w.t, err)
-	w.t.Cleanup(func() { assert.NoError(w.t, s.Close()) })
-	return s
-}
-
-func (w *world) run(s *Supervisor) <-chan error {
-	done := make(chan error, 1)
-	go func() { done <- s.Run(w.ctx()) }()
-	return done
-}
-
-func (w *world) await(done <-chan error) error {
-	w.t.Helper()
-	select {
-	case err := <-done:
-		return err
-	case <-w.ctx().Done():
-		require.FailNow(w.t, "the supervisor doesn't end", "log:\n%s", w.log)
-		return nil
-	}
-}
-
-func (w *world) requireHook(reasons string) {
-	w.t.Helper()
-	said, err := os.ReadFile(w.hook)
-	require.NoError(w.t, err)
-	assert.Equal(w.t, reasons, string(said))
-}
-
-// The whole life of two slots: registered by their names, jobs side by side in homes of their own, told of by the socket, and
-// gone after an interrupt with one call of the hook.
-func TestTwoSlots(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 2)
-	s := w.open()
-	_, err := Open(w.set)
+func TestStateDirHasOneOwner(t *testing.T) {
+	dir := t.TempDir()
+	first, err := OpenStateDir(dir, false)
+	require.NoError(t, err)
+	_, err = OpenStateDir(dir, false)
 	require.ErrorIs(t, err, ErrInUse)
-	done := w.run(s)
-	require.NoError(t, w.hub.WaitAgents(w.ctx(), func(a []hubtest.Agent) bool {
-		return len(a) == 2 && a[0].Name == "host" && a[1].Name == "host-2" && !a[0].LastSync.IsZero() && !a[1].LastSync.IsZero()
-	}))
-	var ids []string
-	for range 2 {
-		id, err := w.hub.Submit(hubtest.Request{Commands: []string{"pwd; sleep 1000"}})
+	assert.Contains(t, err.Error(), dir)
+	require.NoError(t, first.Close())
+
+	second, err := OpenStateDir(dir, false)
+	require.NoError(t, err)
+	assert.Equal(t, first.InstanceID, second.InstanceID, "the id is made once")
+	require.NoError(t, second.Close())
+}
+
+func TestStateDirLetsOthersThroughOnlyForJobUsers(t *testing.T) {
+	for shared, mode := range map[bool]os.FileMode{false: 0o700, true: 0o711} {
+		dir, err := OpenStateDir(filepath.Join(t.TempDir(), "state"), shared)
 		require.NoError(t, err)
-		ids = append(ids, id)
-	}
-	homes := map[string]bool{}
-	for _, id := range ids {
-		require.Eventually(t, func() bool {
-			events, err := w.hub.Events(id)
+		for _, path := range []string{dir.Path, dir.JobsDir()} {
+			info, err := os.Stat(path)
 			require.NoError(t, err)
-			for _, e := range events {
-				if strings.Contains(e.Output, "/homes/") {
-					homes[e.Output] = true
-					return true
-				}
-			}
-			return false
-		}, patience, 10*time.Millisecond, "log of the supervisor:\n%s", w.log)
-	}
-	assert.Len(t, homes, 2)
-	run, err := RunDir(w.set.StateDir)
-	require.NoError(t, err)
-	st, err := admin.GetStatus(w.ctx(), filepath.Join(run, admin.SocketName))
-	require.NoError(t, err)
-	assert.Equal(t, os.Getpid(), st.PID)
-	assert.Equal(t, w.set.StateDir, st.StateDir)
-	assert.NotEmpty(t, st.InstanceID)
-	require.Len(t, st.Slots, 2)
-	assert.ElementsMatch(t, ids, []string{st.Slots[0].JobID, st.Slots[1].JobID})
-	assert.False(t, st.Interrupted)
-
-	s.Interrupt() // without a grace period the jobs are stopped
-	require.NoError(t, w.await(done))
-	assert.True(t, s.Status().Interrupted)
-	w.requireHook("INTERRUPTED\n")
-	for _, id := range ids {
-		j, err := w.hub.WaitFinished(w.ctx(), id)
+			assert.Equal(t, mode, info.Mode().Perm(), path)
+		}
+		info, err := os.Stat(filepath.Dir(dir.AgentFile(1)))
 		require.NoError(t, err)
-		assert.Equal(t, hub.ResultStopped, j.Result)
-		require.NoError(t, hubtest.CheckLog(w.hub.LogLines(id)))
+		assert.Equal(t, os.FileMode(0o700), info.Mode().Perm(), "tokens are nobody else's")
+		require.NoError(t, dir.Close())
 	}
 }
 
-func TestSingleJob(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 1)
-	w.set.Agent.Registration.SingleJob = true
-	id, err := w.hub.Submit(hubtest.Request{Commands: []string{"true"}})
+func TestRunDirIsShortAndFollowsTheStateDir(t *testing.T) {
+	long := "/" + strings.Repeat("very-long/", 30)
+	a, err := RunDir(long + "a")
 	require.NoError(t, err)
-	require.NoError(t, w.await(w.run(w.open())))
-	j, err := w.hub.WaitFinished(w.ctx(), id)
+	b, err := RunDir(long + "b")
 	require.NoError(t, err)
-	assert.Equal(t, hub.ResultPassed, j.Result)
-	w.requireHook("JOB_FINISHED\n")
+	again, err := RunDir(long + "x/../a")
+	require.NoError(t, err)
+	assert.NotEqual(t, a, b)
+	assert.Equal(t, a, again)
+	assert.Less(t, len(a), 60, "there must be room for a socket's name")
 }
 
-// A slot that can't ever register is an error; then the host isn't powered off by the hook.
-func TestRegistrationIsRefused(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 1)
-	w.set.Agent.RegistrationToken = "wrong"
-	require.Error(t, w.await(w.run(w.open())))
-	assert.NoFileExists(t, w.hook)
+func TestSlotsHaveTheirOwn(t *testing.T) {
+	sup, _ := open(t, Settings{Slots: 2, Agent: agent.Settings{}})
+	sup.Agent.Registration.Name = "host"
+	one, err := sup.agentSettings(1)
+	require.NoError(t, err)
+	two, err := sup.agentSettings(2)
+	require.NoError(t, err)
+	assert.Equal(t, "host", one.Registration.Name)
+	assert.Equal(t, "host-2", two.Registration.Name)
+	assert.NotEqual(t, one.File, two.File)
+	assert.NotEqual(t, one.Job.Home, two.Job.Home)
+	assert.DirExists(t, two.Job.Home)
 }
 
-// Broken folders are set aside with a line each, and jobs that no slot can go on with are ended; neither keeps the start.
-func TestStartAmongRubble(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 1)
-	jobs := filepath.Join(w.set.StateDir, "jobs")
-	require.NoError(t, os.MkdirAll(filepath.Join(jobs, "broken"), 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(jobs, "broken", "job.json"), []byte(`{"job`), 0o600))
-	for _, id := range []string{"older", "newer"} {
-		f, err := jobdir.Create(jobs, id, 1)
-		require.NoError(t, err)
-		require.NoError(t, f.SaveRequest([]byte(`{"commands":[{"directive":"echo never"}]}`)))
-	}
-	s := w.open()
-	done := w.run(s)
-	require.NoError(t, w.hub.WaitAgents(w.ctx(), func(a []hubtest.Agent) bool { return len(a) == 1 && !a[0].LastSync.IsZero() }))
-	for _, id := range []string{"older", "newer"} {
-		require.Eventually(t, func() bool {
-			f, err := jobdir.Open(filepath.Join(jobs, id))
-			return err == nil && !f.State().Done.IsZero()
-		}, patience, 10*time.Millisecond, "%s isn't ended; log:\n%s", id, w.log)
-		assert.NoFileExists(t, filepath.Join(jobs, id, "request.json"))
-		raw, err := os.ReadFile(filepath.Join(jobs, id, "events.jsonl"))
-		require.NoError(t, err)
-		assert.NotContains(t, string(raw), "echo never")
-	}
-	assert.DirExists(t, filepath.Join(jobs, "broken.broken"))
-	assert.Equal(t, 1, strings.Count(w.log.String(), "a job folder can't be read and is set aside"))
-	s.Interrupt()
-	require.NoError(t, w.await(done))
-}
-
-func TestInterruptedBeforeItRuns(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 1)
-	s := w.open()
-	s.Interrupt()
-	require.NoError(t, w.await(w.run(s)))
-	w.requireHook("INTERRUPTED\n")
-}
-
-func TestHookThatFails(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 1)
-	require.NoError(t, os.WriteFile(w.set.ShutdownHook, []byte("echo sorry; exit 3\n"), 0o600))
-	s := w.open()
-	s.Interrupt()
-	require.NoError(t, w.await(w.run(s)))
-	assert.Contains(t, w.log.String(), "the shutdown hook failed")
-	assert.Contains(t, w.log.String(), "sorry")
+func TestOneSlotKeepsTheUsersHome(t *testing.T) {
+	sup, _ := open(t, Settings{Slots: 1})
+	s, err := sup.agentSettings(1)
+	require.NoError(t, err)
+	assert.Empty(t, s.Job.Home)
 }
 
 func TestJobUsers(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]struct {
-		slots int
-		users []string
-		want  []string // users by slot
-		homes bool     // made for each slot
-	}{
-		"none":            {slots: 2, want: []string{"", ""}, homes: true},
-		"one slot":        {slots: 1, users: []string{"a"}, want: []string{"a"}},
-		"one for all":     {slots: 2, users: []string{"a"}, want: []string{"a", "a"}, homes: true},
-		"one a slot":      {slots: 2, users: []string{"a", "b"}, want: []string{"a", "b"}},
-		"too few of them": {slots: 3, users: []string{"a", "b"}, want: []string{"a", "b", "error"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir, err := OpenStateDir(t.TempDir(), len(c.users) > 0)
-			require.NoError(t, err)
-			defer dir.Close()
-			s := &Supervisor{Settings: Settings{Slots: c.slots, JobUsers: c.users, Logger: hclog.NewNullLogger()}, dir: dir}
-			for i, want := range c.want {
-				got, err := s.agentSettings(i + 1)
-				if want == "error" {
-					require.ErrorContains(t, err, "job-user names 2 users for 3 slots")
-					continue
-				}
-				require.NoError(t, err)
-				assert.Equal(t, want, got.Job.User)
-				assert.Equal(t, c.homes, got.Job.Home != "")
-			}
-		})
+	sup, _ := open(t, Settings{Slots: 3, JobUsers: []string{"ci"}})
+	s, err := sup.agentSettings(3)
+	require.NoError(t, err)
+	assert.Equal(t, "ci", s.Job.User)
+
+	sup.JobUsers = []string{"ci1", "ci2"}
+	s, err = sup.agentSettings(2)
+	require.NoError(t, err)
+	assert.Equal(t, "ci2", s.Job.User)
+	assert.Empty(t, s.Job.Home, "different users have different homes")
+	_, err = sup.agentSettings(3)
+	assert.ErrorContains(t, err, "job-user names 2 users for 3 slots")
+}
+
+func TestRecoverSortsJobsBySlotAndSetsBrokenFoldersAside(t *testing.T) {
+	sup, log := open(t, Settings{Slots: 2})
+	jobs := sup.dir.JobsDir()
+	for _, j := range []struct {
+		id   string
+		slot int
+	}{{"older", 2}, {"newer", 2}, {"other", 1}} {
+		_, err := jobdir.Create(jobs, j.id, j.slot)
+		require.NoError(t, err)
 	}
+	done, err := jobdir.Create(jobs, "done", 1)
+	require.NoError(t, err)
+	require.NoError(t, done.Finish())
+	require.NoError(t, os.MkdirAll(filepath.Join(jobs, "rubbish"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(jobs, "rubbish", "job.json"), []byte("{"), 0o600))
+
+	found, err := sup.recover()
+	require.NoError(t, err)
+	require.Len(t, found[2], 2)
+	assert.Equal(t, "newer", newest(found[2]).ID())
+	require.Len(t, found[1], 1)
+	assert.DirExists(t, filepath.Join(jobs, "rubbish.broken"))
+	assert.Equal(t, 1, strings.Count(log.String(), "rubbish.broken"), "one line says so: %s", log)
+
+	again, err := sup.recover()
+	require.NoError(t, err)
+	assert.Len(t, again, 2)
+	assert.Equal(t, 1, strings.Count(log.String(), "set aside"), "once")
+}
+
+func TestShutdownHook(t *testing.T) {
+	dir := t.TempDir()
+	hook := filepath.Join(dir, "hook.sh")
+	require.NoError(t, os.WriteFile(hook, []byte("echo \"$SEMAPHORE_AGENT_SHUTDOWN_REASON\" >>"+dir+"/ran; exit 3\n"), 0o600))
+	sup, log := open(t, Settings{Slots: 1, ShutdownHook: hook})
+	sup.shutdownHook(context.Background(), agent.Idle)
+	ran, err := os.ReadFile(filepath.Join(dir, "ran"))
+	require.NoError(t, err)
+	assert.Equal(t, "IDLE\n", string(ran))
+	assert.Contains(t, log.String(), "the shutdown hook failed")
 }
