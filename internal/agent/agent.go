@@ -105,7 +105,9 @@ type Agent struct {
 	leave     Reason // set once the slot is to leave as soon as its job has ended
 	lastSync  time.Time
 	unknownAt time.Time // first 404 of an unbroken row
-	proven    bool      // a sync with this access token has succeeded in this process
+	// registered is set once the hub has taken the registration token in this process, or synced a kept registration.
+	registered bool
+	proven     bool // a sync with this access token has succeeded in this process
 }
 
 // Status is what a slot does, for people.

@@ -108,3 +108,19 @@ func TestUnableToSync(t *testing.T) {
 	h.AddFault(hubtest.Fault{Endpoint: hubtest.Sync, Status: 500})
 	assert.Equal(t, agent.UnableToSync, reasonOf(t, left))
 }
+
+// An ingress that answers 404 to everything for longer than a hub needs to forget an agent makes no slot leave.
+func TestIngressThatAnswers404ToEverything(t *testing.T) {
+	t.Parallel()
+	h := hubtest.Start(t, hubtest.Options{})
+	run(t, h, func(s *agent.Settings) { s.RegisterAgain, s.Limits.Forgotten = true, time.Millisecond })
+	waitForAgent(t, h)
+	h.AddFault(hubtest.Fault{Endpoint: hubtest.Sync, Status: 404})
+	refused := h.AddFault(hubtest.Fault{Endpoint: hubtest.Register, Status: 404})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.NoError(t, refused.WaitHits(ctx, 2))
+	require.True(t, h.ForgetAgent("idle-slot"))
+	h.ClearFaults()
+	waitForAgent(t, h)
+}

@@ -49,7 +49,7 @@ func (a *Agent) register(ctx context.Context) error {
 		answer, err := a.Hub.Register(ctx, a.RegistrationToken, req)
 		if err == nil {
 			a.identity = identity{Wanted: a.Registration.Name, Name: answer.Name, Token: answer.Token}
-			a.proven, a.unknownAt = false, time.Time{}
+			a.registered, a.proven, a.unknownAt = true, false, time.Time{}
 			a.Logger.Info("registered", "name", answer.Name)
 			raw, err := json.Marshal(a.identity)
 			if err != nil {
@@ -62,6 +62,9 @@ func (a *Agent) register(ctx context.Context) error {
 		}
 		if refusal := a.finalRefusal(err); refusal != nil {
 			return refusal
+		}
+		if a.registered && time.Since(a.lastSync) >= a.Limits.Alone {
+			return fmt.Errorf("%w; the last sync was at %s", err, a.lastSync.Format(time.TimeOnly))
 		}
 		a.Logger.Warn("cannot register; trying again", "in", pause, "error", err)
 		a.setStatus("registering", err.Error())
@@ -88,6 +91,8 @@ func madeUpName(hostname string) string {
 // finalRefusal tells whether asking again can't help.
 func (a *Agent) finalRefusal(err error) error {
 	switch {
+	case a.registered: // the hub has known the token: an ingress answers 404 as well
+		return nil
 	case hub.NotFound(err), hub.Unauthorized(err):
 		return fmt.Errorf("%w; the hub doesn't know the registration token, or endpoint isn't a hub's: check token and endpoint", err)
 	case hub.HasStatus(err, http.StatusBadRequest) && a.Registration.JobID != "":

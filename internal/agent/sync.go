@@ -28,7 +28,7 @@ func (a *Agent) sync(ctx context.Context) time.Duration {
 	if !a.unknownAt.IsZero() || time.Since(a.lastSync) > time.Minute {
 		a.Logger.Info("the hub answers again")
 	}
-	a.lastSync, a.unknownAt, a.proven = time.Now(), time.Time{}, true
+	a.lastSync, a.unknownAt, a.proven, a.registered = time.Now(), time.Time{}, true, true
 	a.obey(ctx, answer)
 	return answer.NextSyncAfter
 }

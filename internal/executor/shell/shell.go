@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/process"
@@ -108,18 +109,25 @@ type environment struct {
 	scripts string
 	env     []string
 	grace   time.Duration
-	shell   *session.Shell
+	// leader is the pid of the shell that is open, 0 before the first: Stop comes while OpenShell runs.
+	leader atomic.Int64
 }
 
 func (e *environment) OpenShell(ctx context.Context) (protocol.Shell, error) {
 	s, err := session.Open(ctx, session.Options{
 		Dir: e.home, Env: e.env, Login: true, ScriptDir: e.scripts, Chown: e.owner.give,
-		SysProcAttr: e.owner.attributes(), Start: e.tree.Start, StartTimeout: shellStartLimit,
+		SysProcAttr: e.owner.attributes(), StartTimeout: shellStartLimit,
+		Start: func(cmd *exec.Cmd) error {
+			if err := e.tree.Start(cmd); err != nil {
+				return err
+			}
+			e.leader.Store(int64(cmd.Process.Pid)) // known before it runs a user's profile
+			return nil
+		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	e.shell = s
 	return s, nil
 }
 
@@ -202,11 +210,7 @@ func (e *environment) Close(ctx context.Context) error {
 }
 
 func (e *environment) end(ctx context.Context, grace time.Duration) error {
-	leader := 0
-	if e.shell != nil {
-		leader = e.shell.Pid()
-	}
-	return e.tree.End(ctx, grace, leader)
+	return e.tree.End(ctx, grace, int(e.leader.Load()))
 }
 
 // shellEnv is the environment that the job's shell starts with.
