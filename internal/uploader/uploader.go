@@ -125,8 +125,39 @@ func offsetIn(path string, at Position) int64 {
 // Finish says that the log has ended: Run returns once the service has all of it.
 func (u *Uploader) Finish() { close(u.finish) }
 
-// Run ships the log until it has ended and the service has all of it (nil), the service wants no more (ErrFull) or ctx ends.
+// Run ships the log until it has ended and the service has all of it (nil), the service wants no more (ErrFull), the log
+// holds what is no event (eventlog.ErrLineTooLong) or ctx ends. A log that can't be read is tried again: for want of file
+// descriptors, say, which passes.
 func (u *Uploader) Run(ctx context.Context) error {
+	pause := pauses()
+	for failures := 0; ; failures++ {
+		from := u.next
+		err := u.ship(ctx)
+		if err == nil || errors.Is(err, ErrFull) || errors.Is(err, eventlog.ErrLineTooLong) || ctx.Err() != nil {
+			return err
+		}
+		if u.next != from {
+			failures = 0
+			pause.Reset()
+		}
+		if failures == 0 {
+			u.Logger.Error("cannot read the event log; trying again", "error", err)
+		}
+		u.wait(ctx, pause.NextBackOff())
+	}
+}
+
+// pauses are those between tries.
+func pauses() *backoff.ExponentialBackOff {
+	p := &backoff.ExponentialBackOff{
+		InitialInterval: retryFirst, MaxInterval: retryLast, Multiplier: 2, RandomizationFactor: 0.3,
+	}
+	p.Reset()
+	return p
+}
+
+// ship opens the log and ships it until it has ended, or something fails that isn't the service's.
+func (u *Uploader) ship(ctx context.Context) error {
 	reader, err := eventlog.OpenReader(u.Path)
 	if err != nil {
 		return err
@@ -224,10 +255,7 @@ func (u *Uploader) unpin() error {
 
 // send sends a batch until the service has it.
 func (u *Uploader) send(ctx context.Context, batch eventlog.Batch) error {
-	pause := &backoff.ExponentialBackOff{
-		InitialInterval: retryFirst, MaxInterval: retryLast, Multiplier: 2, RandomizationFactor: 0.3,
-	}
-	pause.Reset()
+	pause := pauses()
 	u.sentFull = u.full(batch)
 	if u.gap = min(2*u.gap, u.pace); time.Since(u.lastSent) > 2*u.pace {
 		u.gap = u.first

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -315,14 +316,36 @@ func TestLogCutByAPowerLoss(t *testing.T) {
 	}
 }
 
-func TestUnreadableLogIsAnError(t *testing.T) {
+// A log that can't be read for a time is shipped when it can.
+func TestUnreadableLogIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, hubtest.Options{}, nil)
 	require.NoError(t, os.Mkdir(w.path, 0o700))
-	up := w.start(New(w.options()))
+	o := w.options()
+	said := make(chan struct{}, 1)
+	o.Logger = hclog.New(&hclog.LoggerOptions{Output: writerFunc(func(p []byte) (int, error) {
+		select {
+		case said <- struct{}{}:
+		default:
+		}
+		return len(p), nil
+	})})
+	up := w.start(New(o))
 	up.Finish()
-	require.ErrorContains(t, up.ended(), "cannot read the event log")
+	select {
+	case <-said: // it has failed once
+	case <-w.ctx().Done():
+		t.Fatal("the uploader says nothing of a log that it can't read")
+	}
+	require.NoError(t, os.Remove(w.path))
+	w.write(5, 10)
+	require.NoError(t, up.ended())
+	assert.Equal(t, w.file(), string(w.hub.Log(w.job)))
 }
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestNotesThatCannotBeSavedDoNotStopTheShipping(t *testing.T) {
 	t.Parallel()
