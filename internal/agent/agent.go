@@ -40,6 +40,8 @@ type Settings struct {
 	Registration      hub.RegisterRequest
 	// RegisterAgain says what to do when the hub has forgotten the agent: register anew, or leave.
 	RegisterAgain bool
+	// Drain makes the slot leave as soon as it holds no job.
+	Drain bool
 	// File keeps the slot's name and access token across restarts.
 	File string
 	// JobsDir is the folder of the job folders.
@@ -213,6 +215,7 @@ func (a *Agent) loop(ctx context.Context) Reason {
 		case <-a.kick:
 		case <-next.C:
 		}
+		a.leaveIfDrained()
 		if a.leave != "" && a.current == nil {
 			return a.leave
 		}
@@ -220,11 +223,18 @@ func (a *Agent) loop(ctx context.Context) Reason {
 			continue
 		}
 		pause := a.sync(ctx)
+		a.leaveIfDrained()
 		if a.leave != "" && a.current == nil {
 			return a.leave
 		}
 		a.showState()
 		next.Reset(pause)
+	}
+}
+
+func (a *Agent) leaveIfDrained() {
+	if a.Drain && a.current == nil && a.leave == "" {
+		a.leave = Requested
 	}
 }
 

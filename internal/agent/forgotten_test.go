@@ -124,3 +124,14 @@ func TestIngressThatAnswers404ToEverything(t *testing.T) {
 	h.ClearFaults()
 	waitForAgent(t, h)
 }
+
+// A slot that is drained leaves as soon as it holds no job, and is no agent of the hub any more.
+func TestDrainedSlotLeaves(t *testing.T) {
+	t.Parallel()
+	h := hubtest.Start(t, hubtest.Options{})
+	_, err := h.Submit(hubtest.Request{Commands: []string{"true"}})
+	require.NoError(t, err)
+	left := run(t, h, func(s *agent.Settings) { s.Drain = true })
+	assert.Equal(t, agent.Requested, reasonOf(t, left))
+	assert.Empty(t, h.Agents())
+}

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -87,20 +89,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	slots := s.Slots
-	for slot := range unfinished {
-		slots = max(slots, slot)
-	}
-	if slots > s.Slots {
-		s.Logger.Warn("there are jobs of slots that are no longer configured; these slots go on until the next start", "slots", slots)
-	}
-	agents := make([]*agent.Agent, 0, slots)
-	for slot := 1; slot <= slots; slot++ {
-		settings, err := s.agentSettings(slot)
-		if err != nil {
-			return err
-		}
-		agents = append(agents, agent.New(settings, newest(unfinished[slot])))
+	agents, err := s.makeAgents(unfinished)
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	s.agents = agents
@@ -126,6 +117,36 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 	s.shutdownHook(ctx, reason)
 	return nil
+}
+
+// makeAgents makes the configured slots, and those that are no longer configured but hold a job: these only see it to its end.
+func (s *Supervisor) makeAgents(unfinished map[int][]*jobdir.Folder) ([]*agent.Agent, error) {
+	var agents []*agent.Agent
+	for slot := 1; slot <= s.Slots; slot++ {
+		settings, err := s.agentSettings(slot)
+		if err != nil {
+			return nil, err
+		}
+		agents = append(agents, agent.New(settings, newest(unfinished[slot])))
+	}
+	for _, slot := range slices.Sorted(maps.Keys(unfinished)) {
+		if slot <= s.Slots {
+			continue
+		}
+		folder := newest(unfinished[slot])
+		s.Logger.Warn("a slot that is no longer configured holds a job; it leaves when that has ended", "slot", slot, "job", folder.ID())
+		settings, err := s.agentSettings(slot)
+		if err != nil { // there is no user for it: a job that has begun has its own already, another one is not to run
+			err = folder.Update(func(st *jobdir.State) { st.StopRequested = st.StopRequested || st.Worker == nil })
+		}
+		if err != nil {
+			s.Logger.Error("cannot go on with a job", "job", folder.ID(), "error", err)
+			continue
+		}
+		settings.Drain = true
+		agents = append(agents, agent.New(settings, folder))
+	}
+	return agents, nil
 }
 
 // runSlots runs all slots and tells why the last one left. The error is that of a slot, if none could register.
@@ -241,11 +262,11 @@ func (s *Supervisor) agentSettings(slot int) (agent.Settings, error) {
 		a.Job.User = s.JobUsers[0]
 	default:
 		if slot > len(s.JobUsers) {
-			return a, fmt.Errorf("job-user names %d users for %d slots: name one for all, or one a slot", len(s.JobUsers), s.Slots)
+			return a, fmt.Errorf("job-user names %d users and has none for slot %d: name one for all, or one a slot", len(s.JobUsers), slot)
 		}
 		a.Job.User = s.JobUsers[slot-1]
 	}
-	if s.Slots > 1 && len(s.JobUsers) < 2 { // else the slots' homes differ anyway
+	if (s.Slots > 1 || slot > 1) && len(s.JobUsers) < 2 { // else the slots' homes differ anyway
 		home, err := s.dir.Home(slot)
 		if err != nil {
 			return a, err

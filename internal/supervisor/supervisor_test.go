@@ -106,7 +106,7 @@ func TestJobUsers(t *testing.T) {
 	assert.Equal(t, "ci2", s.Job.User)
 	assert.Empty(t, s.Job.Home, "different users have different homes")
 	_, err = sup.agentSettings(3)
-	assert.ErrorContains(t, err, "job-user names 2 users for 3 slots")
+	assert.ErrorContains(t, err, "job-user names 2 users and has none for slot 3")
 }
 
 func TestRecoverSortsJobsBySlotAndSetsBrokenFoldersAside(t *testing.T) {
@@ -149,4 +149,20 @@ func TestShutdownHook(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "IDLE\n", string(ran))
 	assert.Contains(t, log.String(), "the shutdown hook failed")
+}
+
+// Fewer slots than at the last start: a job that one of them holds doesn't block the start, and the slot takes no other job.
+func TestSlotsThatShrinkAreDrained(t *testing.T) {
+	for name, users := range map[string][]string{"no users": nil, "a user a slot": {"ci1", "ci2"}} {
+		t.Run(name, func(t *testing.T) {
+			sup, _ := open(t, Settings{Slots: 2, JobUsers: users})
+			folder, err := jobdir.Create(sup.dir.JobsDir(), "held", 3)
+			require.NoError(t, err)
+			agents, err := sup.makeAgents(map[int][]*jobdir.Folder{3: {folder}})
+			require.NoError(t, err)
+			require.Len(t, agents, 3)
+			assert.Equal(t, []bool{false, false, true}, []bool{agents[0].Drain, agents[1].Drain, agents[2].Drain})
+			assert.Equal(t, users != nil, folder.State().StopRequested, "a job that has not begun doesn't run as the supervisor's user")
+		})
+	}
 }
