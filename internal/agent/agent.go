@@ -35,6 +35,8 @@ type Settings struct {
 	// Slot is the slot's number, from 1.
 	Slot int
 	Hub  *hub.Client
+	// Endpoint is the hub's host, as Hub has it.
+	Endpoint string
 	// RegistrationToken and Registration are what the slot registers with.
 	RegistrationToken string
 	Registration      hub.RegisterRequest

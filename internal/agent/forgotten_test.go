@@ -2,7 +2,12 @@ package agent_test
 
 import (
 	"context"
+	"encoding/json"
+	"net/http"
+	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,4 +139,47 @@ func TestDrainedSlotLeaves(t *testing.T) {
 	left := run(t, h, func(s *agent.Settings) { s.Drain = true })
 	assert.Equal(t, agent.Requested, reasonOf(t, left))
 	assert.Empty(t, h.Agents())
+}
+
+// A kept access token is for the hub that gave it, and for the settings it was given for.
+func TestKeptRegistrationIsForItsHubAndSettings(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "agent.json")
+	first, second := hubtest.Start(t, hubtest.Options{}), hubtest.Start(t, hubtest.Options{})
+	start := func(h *hubtest.Hub, change func(*agent.Settings)) {
+		t.Run("start", func(t *testing.T) { // ends its slot like kill -9
+			run(t, h, func(s *agent.Settings) {
+				s.File, s.Endpoint = file, h.Endpoint()
+				change(s)
+			})
+			waitForAgent(t, h)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			require.NoError(t, h.WaitRequests(ctx, hubtest.Sync, h.Requests(hubtest.Sync)+1))
+		})
+	}
+	same := func(*agent.Settings) {}
+	start(first, same)
+	start(first, same)
+	assert.Equal(t, 1, first.Requests(hubtest.Register), "gone on with")
+
+	raw, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var kept struct {
+		Token string `json:"access_token"`
+	}
+	require.NoError(t, json.Unmarshal(raw, &kept))
+	var leaked atomic.Bool
+	second.AddFault(hubtest.Fault{Endpoint: hubtest.Sync, Match: func(r *http.Request, _ []byte) bool {
+		if strings.Contains(r.Header.Get("Authorization"), kept.Token) {
+			leaked.Store(true)
+		}
+		return false
+	}})
+	start(second, same)
+	assert.Equal(t, 1, second.Requests(hubtest.Register))
+	assert.False(t, leaked.Load(), "the first hub's token went to the second")
+	require.True(t, second.ForgetAgent("idle-slot")) // else the name is held
+	start(second, func(s *agent.Settings) { s.Registration.InterruptionGracePeriod = time.Minute })
+	assert.Equal(t, 2, second.Requests(hubtest.Register), "another grace period is another registration")
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	crand "crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,8 +20,10 @@ import (
 
 // identity is what the hub knows the slot by, as it is kept in a file.
 type identity struct {
-	// Wanted is the name that was asked for.
-	Wanted string `json:"wanted_name"`
+	// Endpoint is the hub that gave the token, which no other host is to see.
+	Endpoint string `json:"endpoint"`
+	// Wanted tells registrations apart that aren't the same (see fingerprint).
+	Wanted string `json:"wanted"`
 	Name   string `json:"name"`
 	Token  string `json:"access_token"`
 }
@@ -31,11 +34,21 @@ func (a *Agent) resume() bool {
 	if err == nil {
 		err = json.Unmarshal(raw, &a.identity)
 	}
-	if err != nil || a.identity.Token == "" || a.current == nil && a.identity.Wanted != a.Registration.Name {
+	switch {
+	case err != nil, a.identity.Token == "", a.identity.Endpoint != a.Endpoint:
+		return false
+	case a.current == nil && a.identity.Wanted != a.fingerprint(): // with a job the old registration is kept to its end
 		return false
 	}
 	a.Logger.Info("going on with the registration of before", "name", a.identity.Name)
 	return true
+}
+
+// fingerprint stands for what the user has set of a registration.
+func (a *Agent) fingerprint() string {
+	r := a.Registration
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%q %q %v %v %v %q",
+		a.RegistrationToken, r.Name, r.SingleJob, r.IdleTimeout, r.InterruptionGracePeriod, r.JobID)))
 }
 
 // register registers the slot, with growing pauses as long as the hub refuses for a reason that may pass.
@@ -48,7 +61,7 @@ func (a *Agent) register(ctx context.Context) error {
 		}
 		answer, err := a.Hub.Register(ctx, a.RegistrationToken, req)
 		if err == nil {
-			a.identity = identity{Wanted: a.Registration.Name, Name: answer.Name, Token: answer.Token}
+			a.identity = identity{Endpoint: a.Endpoint, Wanted: a.fingerprint(), Name: answer.Name, Token: answer.Token}
 			a.registered, a.proven, a.unknownAt = true, false, time.Time{}
 			a.Logger.Info("registered", "name", answer.Name)
 			raw, err := json.Marshal(a.identity)

@@ -116,7 +116,7 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 		StateDir: cfg.StateDir, Slots: cfg.Concurrency, JobUsers: cfg.JobUsers,
 		ShutdownHook: cfg.Hooks.Shutdown, KeepJobs: cfg.Jobs.Keep, Logger: logger,
 		Agent: agent.Settings{
-			Hub: client, RegistrationToken: cfg.Token.Reveal(),
+			Hub: client, Endpoint: cfg.Endpoint, RegistrationToken: cfg.Token.Reveal(),
 			RegisterAgain: cfg.OnUnknown == config.OnUnknownRegister, FlushTimeout: cfg.Log.FlushTimeout,
 			Registration: hub.RegisterRequest{
 				Name: cfg.Name, Version: version.Version, PID: os.Getpid(), OS: runtime.GOOS, Arch: runtime.GOARCH, Hostname: hostname,
