@@ -94,7 +94,7 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, s
 	if result, ok := j.ended(); ok {
 		return result, nil
 	}
-	j.cleanup()
+	j.cleanup(req)
 	return problem.result, j.closeLog(*problem)
 }
 
@@ -139,7 +139,7 @@ func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{
 	}
 	if err := j.start(worker, req); err != nil {
 		worker.Kill()
-		j.cleanup()
+		j.cleanup(req)
 		return nil, cannotStart(err)
 	}
 	return worker, nil
@@ -207,7 +207,7 @@ func (j *Job) attach(known *jobdir.Worker, req *request.Request) (*pluginhost.Wo
 	if result, ok := j.ended(); ok { // it ended between our look and now
 		return nil, &problem{result: result}
 	}
-	j.cleanup()
+	j.cleanup(req)
 	return nil, &problem{directive: endDirective, text: text, result: protocol.Failed}
 }
 
@@ -295,7 +295,7 @@ func (j *Job) ended() (protocol.Result, bool) {
 }
 
 // cleanup removes what a dead worker left, by another worker of its kind.
-func (j *Job) cleanup() {
+func (j *Job) cleanup(req *request.Request) {
 	known := j.folder.State().Worker
 	if known == nil {
 		return
@@ -314,7 +314,11 @@ func (j *Job) cleanup() {
 		defer worker.Kill()
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
 		defer cancel()
-		return worker.Cleanup(ctx, j.InstanceID, j.folder.ID())
+		job := &protocol.Job{ID: j.folder.ID()}
+		if req != nil {
+			job = req.Job
+		}
+		return worker.Cleanup(ctx, job, j.settings())
 	}()
 	if err != nil {
 		j.logger.Error("cannot remove what the job's worker left", "error", err)

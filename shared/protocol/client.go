@@ -88,10 +88,13 @@ func (c *Client) List(ctx context.Context, instanceID string) ([]Leftover, error
 	}), nil
 }
 
-// Cleanup removes all that is left of a job whose worker is dead.
-func (c *Client) Cleanup(ctx context.Context, instanceID, jobID string) error {
-	_, err := c.rpc.Cleanup(ctx, &pb.CleanupRequest{InstanceId: instanceID, JobId: jobID})
-	return rpcError("clean up after job "+jobID, err)
+// Cleanup removes all that is left of a job whose worker is dead. Of one whose request is lost Job.ID and
+// Settings.InstanceID are enough.
+func (c *Client) Cleanup(ctx context.Context, job *Job, settings *Settings) error {
+	_, err := c.rpc.Cleanup(ctx, &pb.CleanupRequest{
+		InstanceId: settings.InstanceID, JobId: job.ID, Job: jobToWire(job), Settings: settingsToWire(settings),
+	}, grpc.MaxCallSendMsgSize(MaxMessageBytes))
+	return rpcError("clean up after job "+job.ID, err)
 }
 
 func rpcError(what string, err error) error {

@@ -20,8 +20,9 @@ type Executor interface {
 	Prepare(ctx context.Context, job *Job, settings *Settings, log SectionLog) (Environment, error)
 	// List names the jobs of an instance of which something is left on this host (processes, containers, pods).
 	List(ctx context.Context, instanceID string) ([]Leftover, error)
-	// Cleanup removes all that is left of a job whose worker is dead. It is idempotent: nothing left is no error.
-	Cleanup(ctx context.Context, instanceID, jobID string) error
+	// Cleanup removes all that is left of a job whose worker is dead, as Environment.Close would have. It is idempotent:
+	// nothing left is no error. Of a job whose request is lost only Job.ID and Settings.InstanceID are set.
+	Cleanup(ctx context.Context, job *Job, settings *Settings) error
 }
 
 // Environment is the place where one job's commands run. Its methods are called by one goroutine at a time, but for

@@ -189,7 +189,8 @@ func (*fakeExecutor) List(_ context.Context, instance string) ([]Leftover, error
 	return []Leftover{{JobID: "job-of-" + instance, What: "2 processes"}}, nil
 }
 
-func (*fakeExecutor) Cleanup(_ context.Context, instance, job string) error {
+func (*fakeExecutor) Cleanup(_ context.Context, j *Job, s *Settings) error {
+	instance, job := s.InstanceID, j.ID
 	if instance == "broken" {
 		return errors.New("cannot remove " + job)
 	}

@@ -151,7 +151,9 @@ func (s *server) List(ctx context.Context, req *pb.ListRequest) (*pb.ListRespons
 }
 
 func (s *server) Cleanup(ctx context.Context, req *pb.CleanupRequest) (*pb.CleanupResponse, error) {
-	if err := s.executor.Cleanup(ctx, req.GetInstanceId(), req.GetJobId()); err != nil {
+	job, settings := jobFromWire(req.GetJob()), settingsFromWire(req.GetSettings())
+	job.ID, settings.InstanceID = req.GetJobId(), req.GetInstanceId()
+	if err := s.executor.Cleanup(ctx, job, settings); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
 	return &pb.CleanupResponse{}, nil

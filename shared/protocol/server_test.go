@@ -28,11 +28,11 @@ func TestQuestions(t *testing.T) {
 	left, err := w.client.List(w.ctx(), "me")
 	require.NoError(t, err)
 	require.Equal(t, []Leftover{{JobID: "job-of-me", What: "2 processes"}}, left)
-	require.NoError(t, w.client.Cleanup(w.ctx(), "me", "job"))
+	require.NoError(t, w.client.Cleanup(w.ctx(), &Job{ID: "job"}, &Settings{InstanceID: "me"}))
 
 	_, err = w.client.List(w.ctx(), "broken")
 	require.EqualError(t, err, "cannot list what is left of jobs: cannot look")
-	require.EqualError(t, w.client.Cleanup(w.ctx(), "broken", "j"), "cannot clean up after job j: cannot remove j")
+	require.EqualError(t, w.client.Cleanup(w.ctx(), &Job{ID: "j"}, &Settings{InstanceID: "broken"}), "cannot clean up after job j: cannot remove j")
 }
 
 // All that a worker is told comes through gRPC as it was.

@@ -5,7 +5,6 @@
 package shell
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -52,15 +51,14 @@ func (executor) Prepare(_ context.Context, job *protocol.Job, settings *protocol
 	if job.Compose != nil && len(job.Compose.Containers) > 0 {
 		return nil, errors.New("the job has containers, and the executor shell runs none: map dockercompose to another executor in [executors]")
 	}
-	owner, err := lookup(settings.User)
+	owner, home, err := place(settings)
 	if err != nil {
 		return nil, err
 	}
-	home := settings.Home
-	if home == "" {
-		home = owner.home
-	} else if err := owner.give(home); err != nil {
-		return nil, err
+	if settings.Home != "" {
+		if err := owner.give(home); err != nil {
+			return nil, err
+		}
 	}
 	scripts := filepath.Join(settings.TempDir, ".scripts")
 	if err := os.Mkdir(scripts, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -95,8 +93,32 @@ func (executor) List(_ context.Context, instanceID string) ([]protocol.Leftover,
 	return out, nil
 }
 
-func (executor) Cleanup(ctx context.Context, instanceID, jobID string) error {
-	return process.EndMarked(ctx, leftoverGrace, markVariable, mark(instanceID, jobID))
+func (executor) Cleanup(ctx context.Context, job *protocol.Job, settings *protocol.Settings) error {
+	err := process.EndMarked(ctx, leftoverGrace, markVariable, mark(settings.InstanceID, job.ID))
+	if len(job.Files) == 0 {
+		return err
+	}
+	owner, home, lookupErr := place(settings)
+	if lookupErr != nil {
+		return errors.Join(err, lookupErr)
+	}
+	var paths []string
+	for _, f := range job.Files {
+		paths = append(paths, resolve(home, f.Path))
+	}
+	return errors.Join(err, owner.remove(ctx, (*exec.Cmd).Start, paths))
+}
+
+// place tells whose a job is, and where its home.
+func place(settings *protocol.Settings) (owner, string, error) {
+	o, err := lookup(settings.User)
+	if err != nil {
+		return owner{}, "", err
+	}
+	if settings.Home != "" {
+		return o, settings.Home, nil
+	}
+	return o, o.home, nil
 }
 
 func mark(instanceID, jobID string) string { return instanceID + "/" + jobID }
@@ -111,6 +133,8 @@ type environment struct {
 	grace   time.Duration
 	// leader is the pid of the shell that is open, 0 before the first: Stop comes while OpenShell runs.
 	leader atomic.Int64
+	// injected are the files that go with the job.
+	injected []string
 }
 
 func (e *environment) OpenShell(ctx context.Context) (protocol.Shell, error) {
@@ -131,80 +155,12 @@ func (e *environment) OpenShell(ctx context.Context) (protocol.Shell, error) {
 	return s, nil
 }
 
-func (e *environment) ResolvePath(path string) string {
-	switch {
-	case path == "~" || strings.HasPrefix(path, "~/"):
-		return filepath.Join(e.home, path[1:])
-	case filepath.IsAbs(path):
-		return path
-	default:
-		return filepath.Join(e.home, path)
-	}
-}
-
-func (e *environment) Inject(ctx context.Context, file protocol.File) error {
-	path := e.ResolvePath(file.Path)
-	put := e.put
-	if e.owner.switched {
-		put = e.putAsOwner
-	}
-	if err := put(ctx, path, file); err != nil {
-		return fmt.Errorf("cannot inject %s: %w", path, err)
-	}
-	return nil
-}
-
-// put writes a file beside its place first: an old one may be read-only, a link, or in use.
-func (e *environment) put(_ context.Context, path string, file protocol.File) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".signalman-*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(file.Content)
-	err = errors.Join(err, tmp.Chmod(file.Mode), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return nil
-}
-
-// putScript does what put does, for the file $1 in the folder $2 with mode $3.
-const putScript = `umask 022
-mkdir -p -- "$2" && new=$(mktemp -- "$2/.signalman-XXXXXX") || exit 1
-if cat >"$new" && chmod -- "$3" "$new"; then
-	if [ -d "$1" ]; then echo "it is a folder" >&2; else mv -f -- "$new" "$1" && exit 0; fi
-fi
-rm -f -- "$new"
-exit 1`
-
-// putAsOwner writes a file with the rights of the job's user. The worker's own would let a job write where its user can't: by
-// the path it names, or by a link that an earlier job has left.
-func (e *environment) putAsOwner(ctx context.Context, path string, file protocol.File) error {
-	cmd := exec.CommandContext(ctx, "sh", "-c", putScript, "sh", path, filepath.Dir(path), fmt.Sprintf("%04o", file.Mode))
-	var said bytes.Buffer
-	cmd.Dir, cmd.Env, cmd.SysProcAttr = "/", []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}, e.owner.attributes()
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(file.Content), &said
-	if err := e.tree.Start(cmd); err != nil {
-		return err
-	}
-	if err := cmd.Wait(); err != nil {
-		reason, _, _ := strings.Cut(strings.TrimSpace(said.String()), "\n")
-		return fmt.Errorf("as %s (job-user): %s (%w)", e.owner.name, reason, err)
-	}
-	return nil
-}
-
 // Stop ends the shell's children before the shell, so that they end in good order and it doesn't go on to its next line.
 func (e *environment) Stop(ctx context.Context) error { return e.end(ctx, e.grace) }
 
 func (e *environment) Close(ctx context.Context) error {
 	err := e.end(ctx, min(e.grace, leftoverGrace))
+	err = errors.Join(err, e.owner.remove(ctx, e.tree.Start, e.injected))
 	e.tree.Close()
 	return errors.Join(err, os.RemoveAll(e.scripts))
 }

@@ -315,8 +315,8 @@ func TestCloseAndLeftovers(t *testing.T) {
 	other, err := New().List(ctx(t), "another")
 	require.NoError(t, err)
 	assert.Empty(t, other)
-	require.NoError(t, New().Cleanup(ctx(t), "another", "the-job"))
-	require.NoError(t, New().Cleanup(ctx(t), w.set.InstanceID, "the-jo"))
+	require.NoError(t, New().Cleanup(ctx(t), &protocol.Job{ID: "the-job"}, &protocol.Settings{InstanceID: "another"}))
+	require.NoError(t, New().Cleanup(ctx(t), &protocol.Job{ID: "the-jo"}, &protocol.Settings{InstanceID: w.set.InstanceID}))
 	found, err := process.MarkedBy(markVariable)
 	require.NoError(t, err)
 	assert.Contains(t, found, mark(w.set.InstanceID, "the-job"), "another job's cleanup has ended it")
@@ -327,11 +327,11 @@ func TestCleanup(t *testing.T) {
 	w := newWorld(t, "")
 	_, exit := w.run(w.shell(), `(trap '' TERM; setsid sleep 1000 </dev/null >/dev/null 2>&1 &)`)
 	require.Zero(t, exit.Code)
-	require.NoError(t, New().Cleanup(ctx(t), w.set.InstanceID, "the-job"))
+	require.NoError(t, New().Cleanup(ctx(t), &protocol.Job{ID: "the-job"}, &protocol.Settings{InstanceID: w.set.InstanceID}))
 	left, err := New().List(ctx(t), w.set.InstanceID)
 	require.NoError(t, err)
 	assert.Empty(t, left)
-	require.NoError(t, New().Cleanup(ctx(t), w.set.InstanceID, "the-job"), "it can be repeated")
+	require.NoError(t, New().Cleanup(ctx(t), &protocol.Job{ID: "the-job"}, &protocol.Settings{InstanceID: w.set.InstanceID}), "it can be repeated")
 }
 
 func TestHomeOfTheWorkersUser(t *testing.T) {

@@ -257,7 +257,7 @@ func (b *bench) close() error {
 	}
 	for job := range orphaned {
 		if p, err := launch(b.worker.Path, b.env(), b.log); err == nil {
-			_ = p.Cleanup(ctx, b.instance, job)
+			_ = p.Cleanup(ctx, &protocol.Job{ID: job}, &protocol.Settings{InstanceID: b.instance})
 			p.client.Kill()
 		}
 	}

@@ -265,7 +265,7 @@ func cleanup(ctx context.Context, b *bench) error {
 		return fmt.Errorf("processes of job %s are left, but List says %+v", job.ID, left)
 	}
 	// Of another instance, or another job, nothing may be touched.
-	if err := errors.Join(p.Cleanup(ctx, "check-other", job.ID), p.Cleanup(ctx, b.instance, "check-other")); err != nil {
+	if err := errors.Join(p.Cleanup(ctx, &protocol.Job{ID: job.ID}, &protocol.Settings{InstanceID: "check-other"}), p.Cleanup(ctx, &protocol.Job{ID: "check-other"}, &protocol.Settings{InstanceID: b.instance})); err != nil {
 		return err
 	}
 	still, err := p.List(ctx, b.instance)
@@ -275,10 +275,10 @@ func cleanup(ctx context.Context, b *bench) error {
 	if len(still) < len(left) {
 		return fmt.Errorf("what a job left was removed by Cleanup for another instance or job: of %+v there is %+v", left, still)
 	}
-	if err := p.Cleanup(ctx, b.instance, job.ID); err != nil {
+	if err := p.Cleanup(ctx, &protocol.Job{ID: job.ID}, &protocol.Settings{InstanceID: b.instance}); err != nil {
 		return err
 	}
-	if err := p.Cleanup(ctx, b.instance, job.ID); err != nil {
+	if err := p.Cleanup(ctx, &protocol.Job{ID: job.ID}, &protocol.Settings{InstanceID: b.instance}); err != nil {
 		return fmt.Errorf("the second Cleanup: %w", err)
 	}
 	return errors.Join(gone(mark), b.nothingLeft(ctx, job))

@@ -1476,9 +1476,12 @@ func (x *Leftover) GetWhat() string {
 }
 
 type CleanupRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	InstanceId    string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	JobId         string                 `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	InstanceId string                 `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	JobId      string                 `protobuf:"bytes,2,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// The job and its settings as they were started; of a job whose request is lost there is only the id.
+	Job           *Job      `protobuf:"bytes,3,opt,name=job,proto3" json:"job,omitempty"`
+	Settings      *Settings `protobuf:"bytes,4,opt,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1525,6 +1528,20 @@ func (x *CleanupRequest) GetJobId() string {
 		return x.JobId
 	}
 	return ""
+}
+
+func (x *CleanupRequest) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *CleanupRequest) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
 }
 
 type CleanupResponse struct {
@@ -1662,11 +1679,13 @@ const file_signalman_executor_v1_executor_proto_rawDesc = "" +
 	"\tleftovers\x18\x01 \x03(\v2\x1f.signalman.executor.v1.LeftoverR\tleftovers\"5\n" +
 	"\bLeftover\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
-	"\x04what\x18\x02 \x01(\tR\x04what\"H\n" +
+	"\x04what\x18\x02 \x01(\tR\x04what\"\xb3\x01\n" +
 	"\x0eCleanupRequest\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
 	"instanceId\x12\x15\n" +
-	"\x06job_id\x18\x02 \x01(\tR\x05jobId\"\x11\n" +
+	"\x06job_id\x18\x02 \x01(\tR\x05jobId\x12,\n" +
+	"\x03job\x18\x03 \x01(\v2\x1a.signalman.executor.v1.JobR\x03job\x12;\n" +
+	"\bsettings\x18\x04 \x01(\v2\x1f.signalman.executor.v1.SettingsR\bsettings\"\x11\n" +
 	"\x0fCleanupResponse*s\n" +
 	"\vCheckStatus\x12\x1c\n" +
 	"\x18CHECK_STATUS_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -1758,25 +1777,27 @@ var file_signalman_executor_v1_executor_proto_depIdxs = []int32{
 	27, // 21: signalman.executor.v1.Settings.extra:type_name -> signalman.executor.v1.Settings.ExtraEntry
 	1,  // 22: signalman.executor.v1.WatchResponse.phase:type_name -> signalman.executor.v1.Phase
 	24, // 23: signalman.executor.v1.ListResponse.leftovers:type_name -> signalman.executor.v1.Leftover
-	2,  // 24: signalman.executor.v1.Executor.Describe:input_type -> signalman.executor.v1.DescribeRequest
-	4,  // 25: signalman.executor.v1.Executor.Check:input_type -> signalman.executor.v1.CheckRequest
-	7,  // 26: signalman.executor.v1.Executor.Start:input_type -> signalman.executor.v1.StartRequest
-	18, // 27: signalman.executor.v1.Executor.Watch:input_type -> signalman.executor.v1.WatchRequest
-	20, // 28: signalman.executor.v1.Executor.Stop:input_type -> signalman.executor.v1.StopRequest
-	22, // 29: signalman.executor.v1.Executor.List:input_type -> signalman.executor.v1.ListRequest
-	25, // 30: signalman.executor.v1.Executor.Cleanup:input_type -> signalman.executor.v1.CleanupRequest
-	3,  // 31: signalman.executor.v1.Executor.Describe:output_type -> signalman.executor.v1.DescribeResponse
-	5,  // 32: signalman.executor.v1.Executor.Check:output_type -> signalman.executor.v1.CheckResponse
-	8,  // 33: signalman.executor.v1.Executor.Start:output_type -> signalman.executor.v1.StartResponse
-	19, // 34: signalman.executor.v1.Executor.Watch:output_type -> signalman.executor.v1.WatchResponse
-	21, // 35: signalman.executor.v1.Executor.Stop:output_type -> signalman.executor.v1.StopResponse
-	23, // 36: signalman.executor.v1.Executor.List:output_type -> signalman.executor.v1.ListResponse
-	26, // 37: signalman.executor.v1.Executor.Cleanup:output_type -> signalman.executor.v1.CleanupResponse
-	31, // [31:38] is the sub-list for method output_type
-	24, // [24:31] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	9,  // 24: signalman.executor.v1.CleanupRequest.job:type_name -> signalman.executor.v1.Job
+	16, // 25: signalman.executor.v1.CleanupRequest.settings:type_name -> signalman.executor.v1.Settings
+	2,  // 26: signalman.executor.v1.Executor.Describe:input_type -> signalman.executor.v1.DescribeRequest
+	4,  // 27: signalman.executor.v1.Executor.Check:input_type -> signalman.executor.v1.CheckRequest
+	7,  // 28: signalman.executor.v1.Executor.Start:input_type -> signalman.executor.v1.StartRequest
+	18, // 29: signalman.executor.v1.Executor.Watch:input_type -> signalman.executor.v1.WatchRequest
+	20, // 30: signalman.executor.v1.Executor.Stop:input_type -> signalman.executor.v1.StopRequest
+	22, // 31: signalman.executor.v1.Executor.List:input_type -> signalman.executor.v1.ListRequest
+	25, // 32: signalman.executor.v1.Executor.Cleanup:input_type -> signalman.executor.v1.CleanupRequest
+	3,  // 33: signalman.executor.v1.Executor.Describe:output_type -> signalman.executor.v1.DescribeResponse
+	5,  // 34: signalman.executor.v1.Executor.Check:output_type -> signalman.executor.v1.CheckResponse
+	8,  // 35: signalman.executor.v1.Executor.Start:output_type -> signalman.executor.v1.StartResponse
+	19, // 36: signalman.executor.v1.Executor.Watch:output_type -> signalman.executor.v1.WatchResponse
+	21, // 37: signalman.executor.v1.Executor.Stop:output_type -> signalman.executor.v1.StopResponse
+	23, // 38: signalman.executor.v1.Executor.List:output_type -> signalman.executor.v1.ListResponse
+	26, // 39: signalman.executor.v1.Executor.Cleanup:output_type -> signalman.executor.v1.CleanupResponse
+	33, // [33:40] is the sub-list for method output_type
+	26, // [26:33] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_signalman_executor_v1_executor_proto_init() }

@@ -29,7 +29,7 @@ func (executor) Prepare(_ context.Context, _ *protocol.Job, s *protocol.Settings
 
 func (executor) List(context.Context, string) ([]protocol.Leftover, error) { return nil, nil }
 
-func (executor) Cleanup(context.Context, string, string) error { return nil }
+func (executor) Cleanup(context.Context, *protocol.Job, *protocol.Settings) error { return nil }
 
 type place struct{ home string }
 

@@ -1,0 +1,116 @@
+package shell
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+func (e *environment) ResolvePath(path string) string { return resolve(e.home, path) }
+
+func resolve(home, path string) string {
+	switch {
+	case path == "~" || strings.HasPrefix(path, "~/"):
+		return filepath.Join(home, path[1:])
+	case filepath.IsAbs(path):
+		return path
+	default:
+		return filepath.Join(home, path)
+	}
+}
+
+func (e *environment) Inject(ctx context.Context, file protocol.File) error {
+	path := e.ResolvePath(file.Path)
+	put := e.put
+	if e.owner.switched {
+		put = e.putAsOwner
+	}
+	if err := put(ctx, path, file); err != nil {
+		return fmt.Errorf("cannot inject %s: %w", path, err)
+	}
+	e.injected = append(e.injected, path)
+	return nil
+}
+
+// put writes a file beside its place first: an old one may be read-only, a link, or in use.
+func (e *environment) put(_ context.Context, path string, file protocol.File) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".signalman-*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(file.Content)
+	err = errors.Join(err, tmp.Chmod(file.Mode), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return nil
+}
+
+// putScript does what put does, for the file $1 in the folder $2 with mode $3.
+const putScript = `umask 022
+mkdir -p -- "$2" && new=$(mktemp -- "$2/.signalman-XXXXXX") || exit 1
+if cat >"$new" && chmod -- "$3" "$new"; then
+	if [ -d "$1" ]; then echo "it is a folder" >&2; else mv -f -- "$new" "$1" && exit 0; fi
+fi
+rm -f -- "$new"
+exit 1`
+
+// putAsOwner writes a file with the rights of the job's user. The worker's own would let a job write where its user can't: by
+// the path it names, or by a link that an earlier job has left.
+func (e *environment) putAsOwner(ctx context.Context, path string, file protocol.File) error {
+	cmd := exec.CommandContext(ctx, "sh", "-c", putScript, "sh", path, filepath.Dir(path), fmt.Sprintf("%04o", file.Mode))
+	var said bytes.Buffer
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = "/", []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}, e.owner.attributes()
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(file.Content), &said
+	if err := e.tree.Start(cmd); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		reason, _, _ := strings.Cut(strings.TrimSpace(said.String()), "\n")
+		return fmt.Errorf("as %s (job-user): %s (%w)", e.owner.name, reason, err)
+	}
+	return nil
+}
+
+// removeScript removes the files that it is given, folders excepted.
+const removeScript = `for f; do [ -d "$f" ] && [ ! -L "$f" ] || rm -f -- "$f" || failed=1; done; exit ${failed-0}`
+
+// remove removes a job's files, which may hold secrets, with the rights of its owner: a job may have put a link in the place
+// of a folder. What is gone already is no error.
+func (o owner) remove(ctx context.Context, start func(*exec.Cmd) error, paths []string) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	if !o.switched {
+		var errs []error
+		for _, path := range paths {
+			if info, err := os.Lstat(path); err == nil && !info.IsDir() {
+				errs = append(errs, os.Remove(path))
+			}
+		}
+		return errors.Join(errs...)
+	}
+	cmd := exec.CommandContext(ctx, "sh", append([]string{"-c", removeScript, "sh"}, paths...)...)
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = "/", []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}, o.attributes()
+	err := start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		return fmt.Errorf("cannot remove the job's files as %s (job-user): %w", o.name, err)
+	}
+	return nil
+}
