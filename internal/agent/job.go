@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -82,7 +83,7 @@ func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) 
 		}
 		report(event{kind: dropped})
 		return
-	case err != nil:
+	case raw == nil:
 		log.Error("cannot have the job's request; the job fails", "error", err)
 		report(event{kind: finished, result: protocol.Failed})
 		return
@@ -90,7 +91,7 @@ func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) 
 	if !resumed {
 		report(event{kind: held})
 	}
-	result, err := a.runHeld(ctx, c, raw, accessToken)
+	result, err := a.runHeld(ctx, c, raw, err, accessToken)
 	if err != nil {
 		if ctx.Err() != nil {
 			return
@@ -139,9 +140,13 @@ func (a *Agent) request(ctx context.Context, c *current, accessToken string) ([]
 	return raw, c.folder.SaveRequest(request.WithoutTokens(raw))
 }
 
-// runHeld runs a job whose request is there, and ships its log meanwhile.
-func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, accessToken string) (protocol.Result, error) {
+// runHeld runs a job whose request is there, and ships its log meanwhile. saveErr says that the request could not be kept:
+// such a job would be lost by a crash, and ends with a log that says so.
+func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, saveErr error, accessToken string) (protocol.Result, error) {
 	req, logger, requestErr := request.Parse(raw, c.folder.ID())
+	if saveErr != nil {
+		requestErr = saveErr
+	}
 	up := a.startUpload(ctx, c, logger, accessToken)
 	defer up.cancel()
 
@@ -191,8 +196,8 @@ func (a *Agent) startUpload(ctx context.Context, c *current, logger request.Logg
 		if st.LogFull {
 			return
 		}
-		if logger.URL == "" {
-			a.Logger.Error("the job's request names no place for its log; it stays on disk", "job", c.folder.ID(), "log", c.folder.EventsPath())
+		if !usable(logger.URL) {
+			a.Logger.Error("the job's request names no place that its log could be sent to; it stays on disk", "url", logger.URL, "job", c.folder.ID(), "log", c.folder.EventsPath())
 			return
 		}
 		err := up.Run(ctx)
@@ -208,6 +213,12 @@ func (a *Agent) startUpload(ctx context.Context, c *current, logger request.Logg
 		}
 	}()
 	return up
+}
+
+// usable tells whether a log can be sent to an address at all.
+func usable(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
 // logService is the hub's log service for one job.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"runtime"
 
@@ -46,11 +47,41 @@ func startCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			warnOfNoEffect(logger, cfg)
+			if err := checkJobUsers(cfg.JobUsers); err != nil {
+				return err
+			}
 			if len(cfg.JobUsers) == 0 {
 				logger.Warn("jobs run with the supervisor's own rights and can read its tokens and each other's files; set job-user to part them")
 			}
 			return runSupervisor(c.Context, settings)
 		},
+	}
+}
+
+// checkJobUsers tells of a mistyped user at the start rather than in the first job.
+func checkJobUsers(names []string) error {
+	for _, name := range names {
+		if _, err := user.Lookup(name); err != nil {
+			if _, idErr := user.LookupId(name); idErr != nil {
+				return fmt.Errorf("job-user: there is no user %q on this host", name)
+			}
+		}
+	}
+	return nil
+}
+
+// warnOfNoEffect says which settings are taken for compatibility and do nothing yet.
+func warnOfNoEffect(logger hclog.Logger, cfg *config.Config) {
+	for name, set := range map[string]bool{
+		"upload-job-logs":       cfg.UploadJobLogs != config.UploadNever,
+		"kubernetes-executor":   cfg.Kubernetes.Executor,
+		"files":                 len(cfg.Files) > 0,
+		"fail-on-missing-files": cfg.FailOnMissingFiles,
+	} {
+		if set {
+			logger.Warn("this setting has no effect in this version", "setting", name)
+		}
 	}
 }
 

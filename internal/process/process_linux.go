@@ -136,6 +136,12 @@ func becomeReaper() error {
 	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 }
 
+// isChild tells whether a process is a child of this one, ended or not.
+func isChild(pid int) bool {
+	s, err := readStat(pid)
+	return err == nil && s.ppid == os.Getpid()
+}
+
 // reapOrphans collects the ended children that keep says nothing of.
 func reapOrphans(keep func(pid int) bool) {
 	for {

@@ -61,6 +61,15 @@ func (t *Tree) Start(cmd *exec.Cmd) error {
 	return nil
 }
 
+// forgetWaitedFor forgets the children that aren't any more: their pids may come again, as those of orphans.
+func (t *Tree) forgetWaitedFor() {
+	for pid := range t.known {
+		if !isChild(pid) {
+			delete(t.known, pid)
+		}
+	}
+}
+
 // reap collects ended orphans, which would stay as zombies until this process ends.
 func (t *Tree) reap(ended chan os.Signal) {
 	defer close(t.done)
@@ -71,6 +80,7 @@ func (t *Tree) reap(ended chan os.Signal) {
 			return
 		case <-ended:
 			t.mu.Lock()
+			t.forgetWaitedFor()
 			reapOrphans(func(pid int) bool { return t.known[pid] })
 			t.mu.Unlock()
 		}

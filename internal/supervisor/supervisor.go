@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -301,10 +302,11 @@ func (s *Supervisor) shutdownHook(ctx context.Context, reason agent.Reason) {
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", s.ShutdownHook)
-	cmd.Env = append(os.Environ(), "SEMAPHORE_AGENT_SHUTDOWN_REASON="+string(reason))
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SEMAPHORE_AGENT_TOKEN=") })
+	cmd.Env = append(cmd.Env, "SEMAPHORE_AGENT_SHUTDOWN_REASON="+string(reason))
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
-	if err != nil {
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // that is of a child in the background, which may go on
 		s.Logger.Error("the shutdown hook failed", "hook", s.ShutdownHook, "error", err, "output", string(out))
 		return
 	}

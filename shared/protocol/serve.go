@@ -15,6 +15,8 @@ const (
 	// idleLimit is how long a worker waits for its job. A supervisor starts it right after the launch; one that died in
 	// between leaves a worker that nobody knows, which ends here.
 	idleLimit = 2 * time.Minute
+	// orphanLimit is how long a job goes on without a supervisor: by then the hub has given it up.
+	orphanLimit = 15 * time.Minute
 	// farewellLimit bounds the wait for watchers that don't take the job's last status.
 	farewellLimit = 5 * time.Second
 	// lingerLimit is for what gRPC still has to write when the last watcher's stream has ended; it doesn't say when it has.
@@ -26,7 +28,7 @@ const (
 // worker's job is over, when no job came for two minutes, or when the supervisor ends the worker. Started by hand
 // instead of by a supervisor, the process says so and exits with status 1.
 //
-// SIGTERM and SIGINT stop the job in good order. The loss of the supervisor, of its end of stderr or of a terminal does nothing.
+// SIGTERM and SIGINT stop the job in good order, and so does the lack of a supervisor for 15 minutes. The loss of the supervisor, of its end of stderr or of a terminal does nothing.
 func Serve(executor Executor) {
 	logger := hclog.New(&hclog.LoggerOptions{
 		Name: "worker-" + executor.Describe().Name, Output: os.Stderr, Level: hclog.Info,
@@ -50,17 +52,19 @@ func Serve(executor Executor) {
 		})
 	}()
 
-	srv.untilOver(stop, ended, limits{idle: idleLimit, farewell: farewellLimit, linger: lingerLimit})
+	srv.untilOver(stop, ended, limits{idle: idleLimit, orphan: orphanLimit, farewell: farewellLimit, linger: lingerLimit})
 }
 
 // limits are how long a worker waits, and for what.
-type limits struct{ idle, farewell, linger time.Duration }
+type limits struct{ idle, orphan, farewell, linger time.Duration }
 
 // untilOver returns when the worker has nothing more to do: its job is over, none came, or its host has ended the serving.
 func (s *server) untilOver(stop <-chan os.Signal, ended <-chan struct{}, limits limits) {
 	started := s.started
 	idle := time.NewTimer(limits.idle)
 	defer idle.Stop()
+	orphan := time.NewTimer(limits.orphan)
+	defer orphan.Stop()
 	for {
 		select {
 		case <-stop:
@@ -68,6 +72,15 @@ func (s *server) untilOver(stop <-chan os.Signal, ended <-chan struct{}, limits 
 		case <-started:
 			idle.Stop()
 			started = nil
+			orphan.Reset(limits.orphan)
+		case <-s.left: // a supervisor has come or gone
+			orphan.Stop()
+			if s.watchersNow() == 0 {
+				orphan.Reset(limits.orphan)
+			}
+		case <-orphan.C:
+			s.logger.Warn("no supervisor has come back for the job, which is stopped", "after", limits.orphan)
+			s.stopJob()
 		case <-idle.C:
 			return
 		case <-ended:
@@ -88,10 +101,7 @@ func (s *server) farewell(limit time.Duration) {
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	for {
-		s.mu.Lock()
-		watchers := s.watchers
-		s.mu.Unlock()
-		if watchers == 0 {
+		if s.watchersNow() == 0 {
 			return
 		}
 		select {

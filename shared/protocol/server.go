@@ -24,7 +24,7 @@ type server struct {
 	changed chan struct{} // closed and replaced at each change of status
 
 	watchers int           // streams of Watch that are open
-	left     chan struct{} // told when one of them ends
+	left     chan struct{} // told when one of them begins or ends
 	started  chan struct{} // closed when a job was accepted
 	over     chan struct{} // closed when the job has ended
 }
@@ -123,6 +123,12 @@ func (s *server) watching(n int) {
 	case s.left <- struct{}{}:
 	default:
 	}
+}
+
+func (s *server) watchersNow() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.watchers
 }
 
 func (s *server) Stop(context.Context, *pb.StopRequest) (*pb.StopResponse, error) {

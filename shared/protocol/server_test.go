@@ -161,21 +161,25 @@ func TestClientErrors(t *testing.T) {
 }
 
 func TestUntilOver(t *testing.T) {
-	never := limits{idle: time.Hour, farewell: time.Hour, linger: time.Hour}
+	never := limits{orphan: time.Hour, idle: time.Hour, farewell: time.Hour, linger: time.Hour}
 	tests := map[string]struct {
 		limits limits
 		run    func(t *testing.T, w *worker, stop chan<- os.Signal, ended chan<- struct{})
 	}{
-		"no job comes":        {limits{idle: time.Millisecond}, func(*testing.T, *worker, chan<- os.Signal, chan<- struct{}) {}},
+		"no job comes":        {limits{orphan: time.Hour, idle: time.Millisecond}, func(*testing.T, *worker, chan<- os.Signal, chan<- struct{}) {}},
 		"the host ends it":    {never, func(_ *testing.T, _ *worker, _ chan<- os.Signal, ended chan<- struct{}) { close(ended) }},
-		"its job is over":     {limits{idle: time.Hour, farewell: time.Hour}, func(_ *testing.T, w *worker, _ chan<- os.Signal, _ chan<- struct{}) { w.run(&Job{}) }},
+		"its job is over":     {limits{orphan: time.Hour, idle: time.Hour, farewell: time.Hour}, func(_ *testing.T, w *worker, _ chan<- os.Signal, _ chan<- struct{}) { w.run(&Job{}) }},
 		"the host hurries it": {never, func(_ *testing.T, w *worker, _ chan<- os.Signal, ended chan<- struct{}) { w.run(&Job{}); close(ended) }},
-		"a signal stops its job": {limits{idle: time.Hour, farewell: time.Hour}, func(t *testing.T, w *worker, stop chan<- os.Signal, _ chan<- struct{}) {
+		"a signal stops its job": {limits{orphan: time.Hour, idle: time.Hour, farewell: time.Hour}, func(t *testing.T, w *worker, stop chan<- os.Signal, _ chan<- struct{}) {
 			w.executor.scripts["c"] = block
 			w.start(&Job{Commands: commands("c")})
 			w.await("block")
 			stop <- syscall.SIGTERM
 			require.Contains(t, w.finish(), "job stopped")
+		}},
+		"no supervisor comes back": {limits{orphan: 50 * time.Millisecond, idle: time.Hour, farewell: time.Hour}, func(_ *testing.T, w *worker, _ chan<- os.Signal, _ chan<- struct{}) {
+			w.executor.scripts["c"] = block
+			w.start(&Job{Commands: commands("c")})
 		}},
 	}
 	for name, test := range tests {

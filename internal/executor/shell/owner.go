@@ -34,6 +34,11 @@ func lookup(name string) (owner, error) {
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
+		if byID, idErr := user.LookupId(name); idErr == nil {
+			u, err = byID, nil
+		}
+	}
+	if err != nil {
 		return owner{}, fmt.Errorf("cannot run the job as %q (job-user): %w", name, err)
 	}
 	o := owner{name: u.Username, home: u.HomeDir, switched: true}
