@@ -67,6 +67,8 @@ cross: ## build for every platform
 	@for p in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64; do \
 		echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/supervisor && \
 		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/worker-shell || exit 1; done
+	GOOS=darwin go vet ./...
+	GOOS=windows go vet ./...
 
 .PHONY: clean
 clean: ## remove what was built

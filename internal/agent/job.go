@@ -187,7 +187,7 @@ func (a *Agent) startUpload(ctx context.Context, c *current, logger request.Logg
 		Path: c.folder.EventsPath(), From: uploader.Position{Index: st.Acked, Offset: st.AckedOffset}, LostTo: st.LostTo,
 		Service: &logService{hub: a.Hub, url: logger.URL, accessToken: accessToken}, Token: logger.Token,
 		Save: func(p uploader.Position, lostTo int64) error {
-			return c.folder.Update(func(s *jobdir.State) { s.Acked, s.AckedOffset, s.LostTo = p.Index, p.Offset, lostTo })
+			return c.folder.Note(func(s *jobdir.State) { s.Acked, s.AckedOffset, s.LostTo = p.Index, p.Offset, lostTo })
 		},
 		Logger: a.Logger.With("job", c.folder.ID()),
 	})}

@@ -75,7 +75,6 @@ func checkJobUsers(names []string) error {
 func warnOfNoEffect(logger hclog.Logger, cfg *config.Config) {
 	for name, set := range map[string]bool{
 		"upload-job-logs":       cfg.UploadJobLogs != config.UploadNever,
-		"kubernetes-executor":   cfg.Kubernetes.Executor,
 		"files":                 len(cfg.Files) > 0,
 		"fail-on-missing-files": cfg.FailOnMissingFiles,
 	} {
@@ -130,6 +129,9 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 	workers, err := finder(cfg.PluginDirs)
 	if err != nil {
 		return supervisor.Settings{}, err
+	}
+	if _, err := workers.Find(cfg.Executors.Shell); err != nil {
+		logger.Warn("jobs without containers will fail", "error", err)
 	}
 	client, err := hub.New(hub.Options{Endpoint: cfg.Endpoint, NoHTTPS: cfg.NoHTTPS, UserAgent: "signalman/" + version.Version})
 	if err != nil {

@@ -186,9 +186,10 @@ func (j *Job) choose(req *request.Request) (string, error) {
 
 // attach finds a worker that another supervisor has launched.
 func (j *Job) attach(known *jobdir.Worker, req *request.Request) (*pluginhost.Worker, *problem) {
-	worker, err := pluginhost.Attach(pluginhost.Address{
+	addr := pluginhost.Address{
 		Process: known.Process, Network: known.Network, Socket: known.Address, Protocol: known.Protocol,
-	}, j.logger)
+	}
+	worker, err := pluginhost.Attach(addr, j.logger)
 	if err == nil {
 		j.logger.Info("found the job's worker again", "pid", known.Process.PID)
 		if req != nil { // the other supervisor may have died just before it; a second time it does nothing
@@ -201,7 +202,7 @@ func (j *Job) attach(known *jobdir.Worker, req *request.Request) (*pluginhost.Wo
 	text := "The job's worker ended while no supervisor was there to see why."
 	if !errors.Is(err, pluginhost.ErrGone) {
 		j.logger.Error("the job's worker doesn't answer and is ended", "pid", known.Process.PID, "error", err)
-		pluginhost.End(known.Process)
+		pluginhost.End(addr)
 		text = "The job's worker did not answer after a restart of the supervisor and was ended."
 	}
 	if result, ok := j.ended(); ok { // it ended between our look and now

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -95,9 +96,16 @@ func folderName(jobID string) string {
 	return fmt.Sprintf("bad-id-%x", sha256.Sum256([]byte(jobID)))
 }
 
-// Create makes the folder of a job that a slot has taken, anew if there is one.
+// ErrInProgress says that there is a folder of that job, and it isn't over.
+var ErrInProgress = errors.New("the job is in progress here already")
+
+// Create makes the folder of a job that a slot has taken, anew if there is one of a job that is over; else it fails with
+// ErrInProgress.
 func Create(jobs string, jobID string, slot int) (*Folder, error) {
 	f := &Folder{path: filepath.Join(jobs, folderName(jobID)), state: State{JobID: jobID, Slot: slot, Taken: time.Now()}}
+	if old, err := Open(f.path); err == nil && old.State().Done.IsZero() {
+		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, ErrInProgress)
+	}
 	if err := f.Remove(); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, err)
 	}
@@ -140,8 +148,13 @@ func (f *Folder) State() State {
 	return f.state
 }
 
-// Update changes job.json, as a whole or not at all.
-func (f *Folder) Update(change func(*State)) error {
+// Update changes job.json, as a whole or not at all, and for good: also if the host loses its power.
+func (f *Folder) Update(change func(*State)) error { return f.update(change, WriteFile) }
+
+// Note is Update for what may be an older state after a power loss, and changes often: how much the hub has of the log.
+func (f *Folder) Note(change func(*State)) error { return f.update(change, replaceFile) }
+
+func (f *Folder) update(change func(*State), write func(string, []byte) error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	next := f.state
@@ -150,7 +163,7 @@ func (f *Folder) Update(change func(*State)) error {
 	if err != nil {
 		return fmt.Errorf("cannot write job.json: %w", err)
 	}
-	if err := WriteFile(filepath.Join(f.path, "job.json"), raw); err != nil {
+	if err := write(filepath.Join(f.path, "job.json"), raw); err != nil {
 		return err
 	}
 	f.state = next
@@ -268,8 +281,32 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// WriteFile writes a file of mode 0600 as a whole or not at all; a reader sees the old content or the new.
-func WriteFile(path string, content []byte) (err error) {
+// WriteFile writes a file of mode 0600 as a whole or not at all, and for good: a reader sees the old content or the new, also
+// after a power loss.
+func WriteFile(path string, content []byte) error {
+	if err := writeFile(path, content, (*os.File).Sync); err != nil {
+		return err
+	}
+	if runtime.GOOS == "windows" { // it has no handles of folders to sync
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	return nil
+}
+
+// replaceFile is WriteFile but for power losses, which it doesn't wait out the disk for.
+func replaceFile(path string, content []byte) error {
+	return writeFile(path, content, func(*os.File) error { return nil })
+}
+
+func writeFile(path string, content []byte, sync func(*os.File) error) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
@@ -279,10 +316,11 @@ func WriteFile(path string, content []byte) (err error) {
 			err = fmt.Errorf("cannot write %s: %w", path, errors.Join(err, ignoreMissing(os.Remove(tmp.Name()))))
 		}
 	}()
-	if _, err := tmp.Write(content); err != nil {
-		return errors.Join(err, tmp.Close())
+	_, err = tmp.Write(content)
+	if err == nil {
+		err = sync(tmp)
 	}
-	if err := tmp.Close(); err != nil {
+	if err = errors.Join(err, tmp.Close()); err != nil {
 		return err
 	}
 	return os.Rename(tmp.Name(), path)

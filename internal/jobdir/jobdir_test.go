@@ -74,6 +74,11 @@ func TestCreateAnew(t *testing.T) {
 	f := create(t, jobs, "x", 1)
 	require.NoError(t, os.WriteFile(f.EventsPath(), []byte("old"), 0o600))
 	require.NoError(t, f.Update(func(s *State) { s.Acked = 7 }))
+	_, err := Create(jobs, "x", 2)
+	require.ErrorIs(t, err, ErrInProgress, "a job that isn't over loses nothing")
+	assert.FileExists(t, f.EventsPath())
+
+	require.NoError(t, f.Finish())
 	f = create(t, jobs, "x", 2)
 	assert.NoFileExists(t, f.EventsPath())
 	assert.Zero(t, f.State().Acked)

@@ -112,6 +112,7 @@ var ErrGone = errors.New("the worker doesn't run any more")
 // Attach connects to a worker that an earlier supervisor started. Its error is ErrGone if that very process has ended.
 func Attach(addr Address, logger hclog.Logger) (*Worker, error) {
 	if !addr.Process.Alive() {
+		addr.removeSocket()
 		return nil, ErrGone
 	}
 	sock, err := netAddr(addr.Network, addr.Socket)
@@ -185,9 +186,14 @@ func (w *Worker) Kill() {
 		<-w.proc.ended
 	}
 	w.plugin.Kill()
-	if w.addr.Network == "unix" && w.addr.Socket != "" {
-		_ = os.Remove(w.addr.Socket)
-		_ = os.Remove(filepath.Dir(w.addr.Socket)) // go-plugin's own folder for this socket
+	w.addr.removeSocket()
+}
+
+// removeSocket removes what a worker that has ended leaves in the run folder.
+func (a Address) removeSocket() {
+	if a.Network == "unix" && a.Socket != "" {
+		_ = os.Remove(a.Socket)
+		_ = os.Remove(filepath.Dir(a.Socket)) // go-plugin's own folder for this socket
 	}
 }
 
@@ -374,9 +380,11 @@ func firstLine(text string) string {
 }
 
 // End kills a worker's process that can't be talked to, if that very process still runs, and waits for its end.
-func End(id process.Identity) {
+func End(addr Address) {
+	id := addr.Process
 	p := &attached{proc: &proc{pid: id.PID, id: id}}
 	if p.Kill(context.Background()) == nil {
 		_ = process.Wait(id, nil)
 	}
+	addr.removeSocket()
 }

@@ -1,3 +1,5 @@
+//go:build unix
+
 package pluginhost
 
 import (
@@ -262,7 +264,7 @@ func TestAttachToAReusedProcessID(t *testing.T) {
 	id.Start--
 	_, err = Attach(Address{Process: id, Network: "unix", Socket: "/nowhere", Protocol: 1}, hclog.NewNullLogger())
 	require.ErrorIs(t, err, ErrGone)
-	End(id)
+	End(Address{Process: id})
 	id.Start++
 	assert.True(t, id.Alive(), "a stranger was killed")
 }
@@ -287,7 +289,7 @@ func TestAttachToAProcessThatDoesNotAnswer(t *testing.T) {
 			require.Error(t, err)
 			require.NotErrorIs(t, err, ErrGone)
 			assert.NotContains(t, err.Error(), "\n")
-			End(id)
+			End(Address{Process: id})
 			<-ended
 		})
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Outside Linux a process is known by its id alone, and only direct children are followed (docs/platforms.md).
+// Outside Linux a process is known by its id alone, and orphans go to the system (docs/platforms.md).
 
 func bootID() string { return "" }
 
@@ -17,8 +17,6 @@ func startTime(pid int) (uint64, error) {
 	}
 	return 0, nil
 }
-
-func descendants() ([]int, error) { return nil, nil }
 
 func marked(string) (map[string][]int, error) { return nil, nil }
 

@@ -32,7 +32,7 @@ type Tree struct {
 }
 
 // NewTree makes this process the reaper of its descendants, until Close. Where the system can't (anything but Linux), it
-// keeps to direct children.
+// lacks what was daemonised.
 func NewTree() (*Tree, error) {
 	if err := becomeReaper(); err != nil {
 		return nil, fmt.Errorf("cannot become the reaper of the job's processes: %w", err)

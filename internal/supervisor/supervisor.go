@@ -21,6 +21,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/version"
+	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
 const (
@@ -81,7 +82,11 @@ func Open(s Settings) (_ *Supervisor, err error) {
 }
 
 // Close gives the state folder up.
-func (s *Supervisor) Close() error { return errors.Join(s.admin.Close(), s.dir.Close()) }
+func (s *Supervisor) Close() error {
+	err := s.admin.Close()
+	_ = os.Remove(s.runDir) // if no worker's socket is left in it
+	return errors.Join(err, s.dir.Close())
+}
 
 // Run works until every slot has left and the shutdown hook has run. Its error says that no slot could register. When ctx ends
 // it returns at once, having asked the running jobs to stop.
@@ -238,7 +243,9 @@ func (s *Supervisor) endOrphan(ctx context.Context, folder *jobdir.Folder) {
 	if err == nil {
 		stop := make(chan struct{})
 		close(stop)
-		_, err = job.New(settings.Job, folder).Run(ctx, nil, errors.New("the job was given up"), stop)
+		var result protocol.Result
+		result, err = job.New(settings.Job, folder).Run(ctx, nil, errors.New("the job was given up"), stop)
+		log.Info("the job has ended; the hub has given it up and isn't told", "result", result)
 	}
 	if err == nil {
 		err = folder.Finish()
