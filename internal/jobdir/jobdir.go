@@ -88,7 +88,7 @@ func CheckID(id string) error {
 }
 
 // folderName is a job's id, or, where that can't be the name of a folder, one made from its hash: such a job has to end as
-// failed, with a log that says so.
+// failed, which the agent's log says (its request, and with it the place of its own log, can't be had).
 func folderName(jobID string) string {
 	if CheckID(jobID) == nil && filepath.Ext(jobID) != asideSuffix {
 		return jobID

@@ -85,7 +85,7 @@ func TestCreateAnew(t *testing.T) {
 	assert.DirExists(t, f.TempPath())
 }
 
-// An id that is no name gets a folder all the same: its job has to end with a log that says why.
+// An id that is no name gets a folder all the same: its job has to end as failed.
 func TestBadIDs(t *testing.T) {
 	for _, id := range []string{
 		"", ".", "..", "/", "../x", "a/b", "/etc/passwd", `a\b`, "a b", "a\nb", "a\x00b", "ä", "~", "$HOME", "*",
