@@ -217,16 +217,14 @@ func (a *Agent) loop(ctx context.Context) Reason {
 		case <-a.kick:
 		case <-next.C:
 		}
-		a.leaveIfDrained()
-		if a.leave != "" && a.current == nil {
+		if a.mayLeave() {
 			return a.leave
 		}
 		if ctx.Err() != nil {
 			continue
 		}
 		pause := a.sync(ctx)
-		a.leaveIfDrained()
-		if a.leave != "" && a.current == nil {
+		if a.mayLeave() {
 			return a.leave
 		}
 		a.showState()
@@ -234,10 +232,12 @@ func (a *Agent) loop(ctx context.Context) Reason {
 	}
 }
 
-func (a *Agent) leaveIfDrained() {
-	if a.Drain && a.current == nil && a.leave == "" {
+// mayLeave tells whether the slot is to leave, and holds no job any more.
+func (a *Agent) mayLeave() bool {
+	if a.Drain && a.leave == "" {
 		a.leave = Requested
 	}
+	return a.leave != "" && a.current == nil
 }
 
 // abandon takes the reports of a job that the slot doesn't wait for.
@@ -256,13 +256,7 @@ func (a *Agent) dropCurrent(ctx context.Context) {
 	folder := a.current.folder
 	a.current.stop()
 	a.current.forget()
-	for a.current != nil {
-		select {
-		case <-a.events:
-		case <-a.current.done:
-			a.current = nil
-		}
-	}
+	a.abandon()
 	if ctx.Err() == nil {
 		a.finishFolder(folder)
 	}

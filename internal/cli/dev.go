@@ -13,7 +13,6 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/config"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
-	"github.com/signalman-ci/signalman/internal/request"
 	"github.com/signalman-ci/signalman/internal/supervisor"
 )
 
@@ -83,13 +82,9 @@ func dev(c *cli.Context) (err error) {
 }
 
 func submitFile(hub *hubtest.Hub, path string) (string, error) {
-	raw, err := os.ReadFile(path)
+	_, wire, err := readJobFile(path)
 	if err != nil {
-		return "", fmt.Errorf("cannot read the job: %w", err)
-	}
-	_, wire, err := request.FromYAML(raw)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
+		return "", err
 	}
 	return hub.SubmitJSON(wire)
 }

@@ -35,9 +35,13 @@ func runCommand() *cli.Command {
 }
 
 func runJobFile(c *cli.Context, path string) (err error) {
-	jobID, req, err := readJobFile(path)
+	jobID, wire, err := readJobFile(path)
 	if err != nil {
 		return err
+	}
+	req, _, err := request.Parse(wire, jobID)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	workers, err := finder(c.StringSlice("plugin-dirs"))
 	if err != nil {
@@ -85,19 +89,15 @@ func runJobFile(c *cli.Context, path string) (err error) {
 	})
 }
 
-// readJobFile reads a job that a person wrote.
-func readJobFile(path string) (string, *request.Request, error) {
+// readJobFile reads a job that a person wrote, as a request that a hub would send.
+func readJobFile(path string) (jobID string, wire []byte, err error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return "", nil, fmt.Errorf("cannot read the job: %w", err)
 	}
-	jobID, wire, err := request.FromYAML(raw)
+	jobID, wire, err = request.FromYAML(raw)
 	if err != nil {
 		return "", nil, fmt.Errorf("%s: %w", path, err)
 	}
-	req, _, err := request.Parse(wire, jobID)
-	if err != nil {
-		return "", nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return jobID, req, nil
+	return jobID, wire, nil
 }

@@ -12,13 +12,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
 const longestName = 80
 
 var (
 	goodName     = regexp.MustCompile(`^[a-zA-Z0-9_/+-]{1,80}$`)
-	goodEnvName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	goodHost     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
 	goodUUID     = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 	goodUser     = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]+)$`)
@@ -116,7 +117,7 @@ func checkToken(token string) error {
 }
 
 func checkEnvName(name string) error {
-	if !goodEnvName.MatchString(name) {
+	if !protocol.ValidEnvName(name) {
 		return fmt.Errorf("%q is not the name of an environment variable", name)
 	}
 	return nil
@@ -156,7 +157,7 @@ func parseEnvVar(s string) (EnvVar, error) {
 	if !ok {
 		return EnvVar{}, errors.New("it isn't VAR=VALUE (a value with a comma in it needs a TOML array or table)")
 	}
-	if !goodEnvName.MatchString(name) {
+	if !protocol.ValidEnvName(name) {
 		return EnvVar{}, errors.New("what stands before the \"=\" isn't the name of an environment variable")
 	}
 	if strings.ContainsRune(v, 0) {

@@ -40,7 +40,7 @@ type Config struct {
 	FailOnMissingFiles bool
 	// PassEnv narrows the environment that jobs have from the supervisor: names and globs (path.Match). Empty: all of it.
 	PassEnv []string
-	// JobUsers is empty, or one name for all slots, or one a slot (see JobUser).
+	// JobUsers is empty, or one name for all slots, or one a slot.
 	JobUsers []string
 	// JobExecutors are the executors that a job may choose by itself.
 	JobExecutors  []string
@@ -134,17 +134,6 @@ const (
 	UploadWhenTrimmed UploadJobLogs = "when-trimmed"
 	UploadAlways      UploadJobLogs = "always"
 )
-
-// JobUser is the user that jobs of a slot (counted from 1) run as; empty: the supervisor's own.
-func (c *Config) JobUser(slot int) string {
-	switch {
-	case len(c.JobUsers) == 1:
-		return c.JobUsers[0]
-	case slot >= 1 && slot <= len(c.JobUsers):
-		return c.JobUsers[slot-1]
-	}
-	return ""
-}
 
 // NameIsURL tells whether Name is a pre-signed URL, which isn't to be logged.
 func (c *Config) NameIsURL() bool { return isURL(c.Name) }

@@ -219,7 +219,7 @@ dockercompose = "dev"
 	assert.Equal(t, map[string]string{"team": "web"}, c.Kubernetes.Labels)
 	assert.Equal(t, Executors{Shell: "shell", DockerCompose: "dev"}, c.Executors)
 	assert.Equal(t, MiB, c.Log.MaxDisk)
-	assert.Equal(t, []string{"a", "b", ""}, []string{c.JobUser(1), c.JobUser(2), c.JobUser(3)})
+	assert.Equal(t, []string{"a", "b"}, c.JobUsers)
 }
 
 func TestKubernetesExecutor(t *testing.T) {

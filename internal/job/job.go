@@ -76,8 +76,7 @@ func New(s Settings, folder *jobdir.Folder) *Job {
 
 // Run takes the job to its end and returns how it ended: then the event log is closed, and the worker gone. A job that has
 // begun under another supervisor goes on. requestErr, if set, is why the job can't be run, and its log will say so.
-// Closing stop stops the job. When ctx ends Run returns its error; the job
-// is asked to stop and not waited for.
+// Closing stop stops the job. When ctx ends Run returns its error; the job is asked to stop and not waited for.
 func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, stop <-chan struct{}) (protocol.Result, error) {
 	if result, ok := j.ended(); ok {
 		return result, nil
@@ -157,14 +156,18 @@ func (j *Job) launch(req *request.Request) (worker *pluginhost.Worker, executor 
 	if err != nil {
 		return nil, "", err
 	}
+	worker, err = j.startWorker(executor)
+	return worker, executor, err
+}
+
+func (j *Job) startWorker(executor string) (*pluginhost.Worker, error) {
 	path, err := j.Finder.Find(executor)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	worker, err = pluginhost.Start(pluginhost.Launch{
+	return pluginhost.Start(pluginhost.Launch{
 		Path: path, Env: j.WorkerEnv, StderrPath: j.folder.WorkerLogPath(), RunDir: j.RunDir, Logger: j.logger,
 	})
-	return worker, executor, err
 }
 
 // choose tells which executor runs a job.
@@ -302,13 +305,7 @@ func (j *Job) cleanup(req *request.Request) {
 		return
 	}
 	err := func() error {
-		path, err := j.Finder.Find(known.Executor)
-		if err != nil {
-			return err
-		}
-		worker, err := pluginhost.Start(pluginhost.Launch{
-			Path: path, Env: j.WorkerEnv, StderrPath: j.folder.WorkerLogPath(), RunDir: j.RunDir, Logger: j.logger,
-		})
+		worker, err := j.startWorker(known.Executor)
 		if err != nil {
 			return err
 		}

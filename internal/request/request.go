@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -222,13 +221,11 @@ func toCommands(in []wireCommand) []protocol.Command {
 	return out
 }
 
-var goodName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
 func toEnv(where string, in []wireEnv) ([]protocol.EnvVar, error) {
 	var out []protocol.EnvVar
 	for i, v := range in {
 		at := fmt.Sprintf("%s[%d]", where, i)
-		if !goodName.MatchString(v.Name) {
+		if !protocol.ValidEnvName(v.Name) {
 			return nil, fmt.Errorf("%s: %.200q can't be the name of an environment variable (letters, digits and _, no digit first)", at, v.Name)
 		}
 		at += " (" + shown(v.Name) + ")"

@@ -18,32 +18,16 @@ func ExportScript(env []protocol.EnvVar) (string, error) {
 	var script strings.Builder
 	script.WriteString(`\builtin export`)
 	for _, v := range env {
-		if !isName(v.Name) {
+		if !protocol.ValidEnvName(v.Name) {
 			return "", fmt.Errorf("%q: a variable's name has letters, digits and _ only, and no digit first", v.Name)
 		}
 		if strings.ContainsRune(v.Value, 0) {
 			return "", fmt.Errorf("%s: its value has a NUL byte", v.Name)
 		}
-		script.WriteString(" " + v.Name + "=" + quote(v.Value))
+		script.WriteString(" " + v.Name + "=" + protocol.ShellQuote(v.Value))
 	}
 	script.WriteByte('\n')
 	return script.String(), nil
-}
-
-// quote makes one word of s that the shell takes literally.
-func quote(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-func isName(s string) bool {
-	for i, c := range []byte(s) {
-		letter := c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
-		digit := '0' <= c && c <= '9'
-		if !letter && (!digit || i == 0) {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // Export exports env in a shell by a command of its own, whose output is thrown away. Where bash refuses variables the

@@ -375,7 +375,7 @@ func TestOutputIsExact(t *testing.T) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "data")
 		require.NoError(t, os.WriteFile(file, want, 0o600))
-		got, exit := s.run("cat " + quote(file))
+		got, exit := s.run("cat " + protocol.ShellQuote(file))
 		assert.Equal(t, protocol.Exit{}, exit)
 		assert.True(t, got == string(want), "%s: got %d bytes, want %d", name, len(got), len(want))
 	}

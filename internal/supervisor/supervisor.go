@@ -62,6 +62,9 @@ type Supervisor struct {
 
 // Open takes the state folder and the sockets that go with it. Close gives them back.
 func Open(s Settings) (_ *Supervisor, err error) {
+	if n := len(s.JobUsers); n > 1 && n < s.Slots {
+		return nil, fmt.Errorf("job-user names %d users for %d slots: name one for all, or one a slot", n, s.Slots)
+	}
 	dir, err := OpenStateDir(s.StateDir, len(s.JobUsers) > 0)
 	if err != nil {
 		return nil, err
@@ -142,8 +145,9 @@ func (s *Supervisor) makeAgents(unfinished map[int][]*jobdir.Folder) ([]*agent.A
 		folder := newest(unfinished[slot])
 		s.Logger.Warn("a slot that is no longer configured holds a job; it leaves when that has ended", "slot", slot, "job", folder.ID())
 		settings, err := s.agentSettings(slot)
-		if err != nil { // there is no user for it: a job that has begun has its own already, another one is not to run
-			err = folder.Update(func(st *jobdir.State) { st.StopRequested = st.StopRequested || st.Worker == nil })
+		if err == nil && settings.Job.User == "" && len(s.JobUsers) > 0 && folder.State().Worker == nil {
+			// It has not begun, and is not to run as the supervisor's own user.
+			err = folder.Update(func(st *jobdir.State) { st.StopRequested = true })
 		}
 		if err != nil {
 			s.Logger.Error("cannot go on with a job", "job", folder.ID(), "error", err)
@@ -264,16 +268,7 @@ func (s *Supervisor) agentSettings(slot int) (agent.Settings, error) {
 		a.Registration.Name = fmt.Sprintf("%s-%d", a.Registration.Name, slot)
 	}
 	a.Job.InstanceID, a.Job.RunDir, a.Job.Logger = s.dir.InstanceID, s.runDir, s.Logger
-	switch len(s.JobUsers) {
-	case 0:
-	case 1:
-		a.Job.User = s.JobUsers[0]
-	default:
-		if slot > len(s.JobUsers) {
-			return a, fmt.Errorf("job-user names %d users and has none for slot %d: name one for all, or one a slot", len(s.JobUsers), slot)
-		}
-		a.Job.User = s.JobUsers[slot-1]
-	}
+	a.Job.User = s.jobUser(slot)
 	if (s.Slots > 1 || slot > 1) && len(s.JobUsers) < 2 { // else the slots' homes differ anyway
 		home, err := s.dir.Home(slot)
 		if err != nil {
@@ -282,6 +277,19 @@ func (s *Supervisor) agentSettings(slot int) (agent.Settings, error) {
 		a.Job.Home = home
 	}
 	return a, nil
+}
+
+// jobUser is the user of a slot's jobs; "" is the supervisor's own. A slot that is no longer configured may have none where
+// others have.
+func (s *Supervisor) jobUser(slot int) string {
+	switch {
+	case len(s.JobUsers) == 1:
+		return s.JobUsers[0]
+	case slot <= len(s.JobUsers):
+		return s.JobUsers[slot-1]
+	default:
+		return ""
+	}
 }
 
 // sweep removes the folders of jobs that ended long ago.

@@ -100,13 +100,14 @@ func TestJobUsers(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "ci", s.Job.User)
 
-	sup.JobUsers = []string{"ci1", "ci2"}
+	sup, _ = open(t, Settings{Slots: 2, JobUsers: []string{"ci1", "ci2"}})
 	s, err = sup.agentSettings(2)
 	require.NoError(t, err)
 	assert.Equal(t, "ci2", s.Job.User)
 	assert.Empty(t, s.Job.Home, "different users have different homes")
-	_, err = sup.agentSettings(3)
-	assert.ErrorContains(t, err, "job-user names 2 users and has none for slot 3")
+
+	_, err = Open(Settings{Slots: 3, JobUsers: []string{"ci1", "ci2"}, StateDir: t.TempDir()})
+	assert.ErrorContains(t, err, "job-user names 2 users for 3 slots")
 }
 
 func TestRecoverSortsJobsBySlotAndSetsBrokenFoldersAside(t *testing.T) {

@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"io/fs"
+	"regexp"
 	"time"
 )
 
@@ -33,11 +34,16 @@ type Command struct {
 	Alias string
 }
 
-// EnvVar is an environment variable; its name is a valid shell name.
+// EnvVar is an environment variable; its name is one that ValidEnvName takes.
 type EnvVar struct {
 	Name  string
 	Value string
 }
+
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// ValidEnvName tells whether a shell can have a variable of that name: letters, digits and _, no digit first.
+func ValidEnvName(name string) bool { return envName.MatchString(name) }
 
 // File is a file to be put in place before the first command.
 type File struct {
