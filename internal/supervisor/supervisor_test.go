@@ -5,6 +5,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -166,4 +168,23 @@ func TestSlotsThatShrinkAreDrained(t *testing.T) {
 			assert.Equal(t, users != nil, folder.State().StopRequested, "a job that has not begun doesn't run as the supervisor's user")
 		})
 	}
+}
+
+// The hook has no use for the registration token, and may leave a child behind that keeps its output open.
+func TestShutdownHookHasNoTokenAndMayLeaveAChild(t *testing.T) {
+	t.Setenv("SEMAPHORE_AGENT_TOKEN", "s3cret")
+	hook := filepath.Join(t.TempDir(), "hook.sh")
+	require.NoError(t, os.WriteFile(hook, []byte("echo \"token:$SEMAPHORE_AGENT_TOKEN\"; sleep 1000 & echo child:$!\n"), 0o600))
+	sup, log := open(t, Settings{Slots: 1, ShutdownHook: hook})
+	sup.shutdownHook(context.Background(), agent.Idle)
+	said := log.String()
+	assert.Contains(t, said, "the shutdown hook has run")
+	assert.NotContains(t, said, "s3cret")
+	child := regexp.MustCompile(`child:(\d+)`).FindStringSubmatch(said)
+	require.NotNil(t, child, said)
+	pid, err := strconv.Atoi(child[1])
+	require.NoError(t, err)
+	process, err := os.FindProcess(pid)
+	require.NoError(t, err)
+	require.NoError(t, process.Kill(), "it goes on")
 }
