@@ -29,8 +29,8 @@ test: build ## run all tests with the race detector
 	go test -race -count=1 ./...
 
 .PHONY: fuzz
-fuzz: ## run each fuzz target for a short time
-	scripts/fuzz 20s
+fuzz: ## try 200,000 inputs on each fuzz target
+	scripts/fuzz 200000x
 
 .PHONY: bench
 bench: build ## measure speed and memory; the table goes to docs/benchmarks.md

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -243,12 +244,20 @@ func TestStopInAPlace(t *testing.T) {
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			w := writerFunc(func(p []byte) (int, error) { cancel(); return len(p), nil })
-			_, err = shell.Run(ctx, "(trap '' TERM; setsid sleep 1000 & sleep 1000) & echo a; sleep 1000; echo b", w)
-			require.ErrorIs(t, err, context.Canceled)
+			stopped := make(chan error, 1)
+			go func() {
+				_, err := shell.Run(ctx, "(trap '' TERM; setsid sleep 1000 & sleep 1000) & sleep 1000; echo b", io.Discard)
+				stopped <- err
+			}()
+			require.Eventually(t, func() bool { // bash, its subshell, three sleeps
+				n, err := client.Signal(t.Context(), 0)
+				return err == nil && n == 5
+			}, 30*time.Second, 10*time.Millisecond)
+			cancel()
+			require.ErrorIs(t, <-stopped, context.Canceled)
 			n, err := client.Signal(t.Context(), 15)
 			require.NoError(t, err)
-			assert.GreaterOrEqual(t, n, 4) // bash, its subshell, three sleeps of which one may have gone
+			assert.GreaterOrEqual(t, n, 4) // one sleep may have gone with the terminal
 			killAll(t, client)
 
 			shell, err = client.Open(t.Context(), ShellOptions{})
@@ -260,10 +269,6 @@ func TestStopInAPlace(t *testing.T) {
 		})
 	}
 }
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestResumeAfterBrokenStreams(t *testing.T) {
 	for name, newPlace := range places() {
