@@ -51,6 +51,9 @@ type Config struct {
 	Executors  Executors
 	Log        Log
 	Jobs       Jobs
+	Limits     Limits
+	Admission  Admission
+	Secrets    Secrets
 
 	origins map[string]Origin
 }
@@ -103,6 +106,26 @@ type Jobs struct {
 	Keep time.Duration
 	// StopGrace is how long a process has after each of INT and TERM.
 	StopGrace time.Duration
+}
+
+// Limits are the limits of one job; 0 is none.
+type Limits struct {
+	Memory    Size
+	MilliCPUs int
+	Pids      int
+	Timeout   time.Duration
+}
+
+// Admission is what the host must have free for a slot to take a job; 0 asks for nothing.
+type Admission struct {
+	MinDisk, MinMemory Size
+	MinInodes          int
+}
+
+// Secrets says what of a job is masked in its log.
+type Secrets struct {
+	// EnvVars are globs (path.Match) of names of variables, Files of paths of injected files or of their last element.
+	EnvVars, Files []string
 }
 
 // EnvVar is an environment variable for every job. Its value may well be a password.

@@ -155,6 +155,10 @@ func fileInput(o option, v any) (input, error) {
 		if o.value.number {
 			return textInput(strconv.FormatInt(v, 10)), nil
 		}
+	case float64:
+		if o.value.fraction {
+			return textInput(strconv.FormatFloat(v, 'f', -1, 64)), nil
+		}
 	case []any:
 		if o.value.list {
 			in := input{exact: true}

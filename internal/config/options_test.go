@@ -88,7 +88,11 @@ func TestDefaults(t *testing.T) {
 		Kubernetes: Kubernetes{PodStartTimeout: 300e9},
 		Executors:  Executors{Shell: "shell", DockerCompose: "compose"},
 		Log:        Log{Level: "info", CompressionSize: 100e6, FlushTimeout: 300e9, MaxDisk: GiB},
-		Jobs:       Jobs{Keep: 168 * 3600e9, StopGrace: 5e9},
+		Admission:  Admission{MinDisk: 512 * MiB, MinInodes: 5000, MinMemory: 128 * MiB},
+		Secrets: Secrets{
+			EnvVars: []string{"*_TOKEN", "*_SECRET", "*_PASSWORD", "*_KEY", "*_CONNECTION_STRING", "*PASSPHRASE*"}, Files: []string{"*"},
+		},
+		Jobs: Jobs{Keep: 168 * 3600e9, StopGrace: 5e9},
 	}, c)
 }
 

@@ -50,8 +50,8 @@ type value struct {
 	// wants is what is allowed, in words.
 	wants string
 	// The TOML types that are taken besides strings.
-	boolean, number, list, table bool
-	set                          func(*Config, input) error
+	boolean, number, fraction, list, table bool
+	set                                    func(*Config, input) error
 	// show gives the value as TOML, without secrets.
 	show func(*Config) string
 }
@@ -165,6 +165,19 @@ func number(field func(*Config) *int, low, high int) value {
 	v := single(field, parse, strconv.Itoa)
 	v.number = true
 	v.wants = fmt.Sprintf("a whole number from %d to %d", low, high)
+	return v
+}
+
+// cpus is a number of CPUs, kept in thousandths.
+func cpus(field func(*Config) *int) value {
+	v := single(field, func(s string) (int, error) {
+		n, err := strconv.ParseFloat(s, 64)
+		if err != nil || n < 0 || n > 4096 || n > 0 && n < 0.01 {
+			return 0, fmt.Errorf("%q is not a number of CPUs; write a number such as 2 or 0.5", s)
+		}
+		return int(n*1000 + 0.5), nil
+	}, func(milli int) string { return strconv.FormatFloat(float64(milli)/1000, 'f', -1, 64) })
+	v.wants, v.number, v.fraction = "a number of CPUs", true, true
 	return v
 }
 

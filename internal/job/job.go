@@ -232,11 +232,11 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, stop <-chan 
 			farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryPause)
 			defer cancel()
 			defer worker.Detach()
-			return nil, errors.Join(ctx.Err(), worker.Stop(farewell))
+			return nil, errors.Join(ctx.Err(), worker.Stop(farewell, "The supervisor was made to leave at once."))
 		case <-stop:
 			stop, stopped = nil, true
 			asked, cancel := context.WithTimeout(ctx, stopLimit)
-			err := worker.Stop(asked)
+			err := worker.Stop(asked, "")
 			if err != nil && ctx.Err() == nil {
 				j.logger.Error("cannot stop the job", "error", err)
 			}

@@ -71,9 +71,10 @@ func (c *Client) Watch(ctx context.Context, f func(Status)) error {
 	}
 }
 
-// Stop asks the worker to end its job; Watch tells when it has.
-func (c *Client) Stop(ctx context.Context) error {
-	_, err := c.rpc.Stop(ctx, &pb.StopRequest{})
+// Stop asks the worker to end its job; Watch tells when it has. A reason is told in the job's log, in one line; a stop that a
+// user asked for needs none.
+func (c *Client) Stop(ctx context.Context, reason string) error {
+	_, err := c.rpc.Stop(ctx, &pb.StopRequest{Reason: reason})
 	return rpcError("stop the job", err)
 }
 

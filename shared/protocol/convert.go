@@ -59,19 +59,19 @@ func commandFromWire(c *pb.Command) Command {
 }
 
 func envToWire(e EnvVar) *pb.EnvVar {
-	return &pb.EnvVar{Name: e.Name, Value: []byte(e.Value)}
+	return &pb.EnvVar{Name: e.Name, Value: []byte(e.Value), Secret: e.Secret}
 }
 
 func envFromWire(e *pb.EnvVar) EnvVar {
-	return EnvVar{Name: e.GetName(), Value: string(e.GetValue())}
+	return EnvVar{Name: e.GetName(), Value: string(e.GetValue()), Secret: e.GetSecret()}
 }
 
 func fileToWire(f File) *pb.File {
-	return &pb.File{Path: f.Path, Content: f.Content, Mode: uint32(f.Mode)}
+	return &pb.File{Path: f.Path, Content: f.Content, Mode: uint32(f.Mode), Secret: f.Secret}
 }
 
 func fileFromWire(f *pb.File) File {
-	return File{Path: f.GetPath(), Content: f.GetContent(), Mode: fs.FileMode(f.GetMode())}
+	return File{Path: f.GetPath(), Content: f.GetContent(), Mode: fs.FileMode(f.GetMode()), Secret: f.GetSecret()}
 }
 
 func composeToWire(c *Compose) *pb.Compose {
@@ -115,7 +115,8 @@ func settingsToWire(s *Settings) *pb.Settings {
 		LogPath: s.LogPath, LogMaxBytes: s.LogMaxBytes, TempDir: s.TempDir, Home: s.Home, User: s.User,
 		BaseEnv: mapSlice(s.BaseEnv, envToWire), InstanceId: s.InstanceID,
 		PreHook: hookToWire(s.PreHook), PostHook: hookToWire(s.PostHook),
-		StopGraceMs: s.StopGrace.Milliseconds(), Extra: s.Extra,
+		StopGraceMs: s.StopGrace.Milliseconds(), Extra: s.Extra, Cgroups: s.Cgroups,
+		Limits: &pb.Limits{MemoryBytes: s.Limits.Memory, MilliCpus: s.Limits.MilliCPUs, Pids: s.Limits.Pids},
 	}
 }
 
@@ -124,7 +125,10 @@ func settingsFromWire(s *pb.Settings) *Settings {
 		LogPath: s.GetLogPath(), LogMaxBytes: s.GetLogMaxBytes(), TempDir: s.GetTempDir(), Home: s.GetHome(), User: s.GetUser(),
 		BaseEnv: mapSlice(s.GetBaseEnv(), envFromWire), InstanceID: s.GetInstanceId(),
 		PreHook: hookFromWire(s.GetPreHook()), PostHook: hookFromWire(s.GetPostHook()),
-		StopGrace: time.Duration(s.GetStopGraceMs()) * time.Millisecond, Extra: s.GetExtra(),
+		StopGrace: time.Duration(s.GetStopGraceMs()) * time.Millisecond, Extra: s.GetExtra(), Cgroups: s.GetCgroups(),
+		Limits: Limits{
+			Memory: s.GetLimits().GetMemoryBytes(), MilliCPUs: s.GetLimits().GetMilliCpus(), Pids: s.GetLimits().GetPids(),
+		},
 	}
 	if out.StopGrace <= 0 {
 		out.StopGrace = DefaultStopGrace

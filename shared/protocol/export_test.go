@@ -20,5 +20,5 @@ func TestRefusedVariablesDontFailAJob(t *testing.T) {
 		"> a\n"+lost+"< a: 0\n"+ // a new shell: told before
 		"> Exporting environment variables\n  Exporting SEMAPHORE_JOB_RESULT\n"+warnings+"< Exporting environment variables: 0\n"+
 		"job passed\n",
-		w.run(&Job{Env: []EnvVar{{"UID", "0"}, {"EUID", "0"}}, Commands: commands("exit 0", "a")}))
+		w.run(&Job{Env: []EnvVar{{Name: "UID", Value: "0"}, {Name: "EUID", Value: "0"}}, Commands: commands("exit 0", "a")}))
 }

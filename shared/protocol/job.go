@@ -38,6 +38,8 @@ type Command struct {
 type EnvVar struct {
 	Name  string
 	Value string
+	// Secret is set for a value that must not get into the log.
+	Secret bool
 }
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
@@ -51,6 +53,8 @@ type File struct {
 	Path    string
 	Content []byte
 	Mode    fs.FileMode
+	// Secret is set for content that must not get into the log, nor any of its lines.
+	Secret bool
 }
 
 // Compose describes the containers of a job; the first is where its commands run.
@@ -111,6 +115,21 @@ type Settings struct {
 	StopGrace time.Duration
 	// Extra holds settings of an executor's own (the [plugins.NAME] table of agent.toml).
 	Extra map[string]string
+	// Limits hold for all that the job starts. On this host the supervisor has set them on Cgroups; elsewhere the executor does.
+	Limits Limits
+	// Cgroups are folders of cgroups, one for each hierarchy, that what the job starts on this host belongs in; there may
+	// be none. The worker itself is in none of them.
+	Cgroups []string
+}
+
+// Limits of a job; 0 is none.
+type Limits struct {
+	// Memory in bytes.
+	Memory int64
+	// MilliCPUs are thousandths of a CPU.
+	MilliCPUs int64
+	// Pids is how many processes and threads there may be.
+	Pids int64
 }
 
 // DefaultStopGrace is how long a stopped job's processes have to react to INT, and then to TERM.

@@ -98,7 +98,7 @@ func (w *worker) run(job *Job) string {
 func (w *worker) stopAt(place string) {
 	w.t.Helper()
 	w.await(place)
-	require.NoError(w.t, w.client.Stop(w.ctx()))
+	require.NoError(w.t, w.client.Stop(w.ctx(), ""))
 }
 
 func (w *worker) await(place string) {

@@ -24,6 +24,7 @@ const (
 	postHookDirective = "Running the post-job hook configured in the agent"
 	resultDirective   = "Checking job result"
 	prepareDirective  = "Preparing the job"
+	stopDirective     = "Stopping the job"
 
 	resultVariable = "SEMAPHORE_JOB_RESULT"
 
@@ -47,7 +48,9 @@ type runner struct {
 
 	// stopping ends when the job is to be stopped.
 	stopping context.Context
-	stop     context.CancelFunc
+	cancel   context.CancelFunc
+	// stopReason, written before stopping ends, is for the log; "" for a stop that needs no words.
+	stopReason string
 
 	env   Environment
 	shell Shell // nil if none is open
@@ -68,22 +71,25 @@ func newRunner(executor Executor, job *Job, settings *Settings, logger hclog.Log
 	if err != nil {
 		return nil, err
 	}
-	stopping, stop := context.WithCancel(context.Background())
+	stopping, cancel := context.WithCancel(context.Background())
 	return &runner{
 		executor: executor, job: job, settings: settings, events: events, setPhase: setPhase,
 		logger:   logger.With("job", job.ID),
-		stopping: stopping, stop: stop,
+		stopping: stopping, cancel: cancel,
 		exported: map[string]string{},
 	}, nil
 }
 
 // run runs the whole job and returns when its last event is on disk.
 func (r *runner) run() Result {
-	defer r.stop()
+	defer r.cancel()
 	r.append(eventlog.JobStarted(time.Now()))
 	result := r.sections()
 	if r.isStopped() {
 		result = Stopped
+		if r.stopReason != "" { // no section has told it
+			r.section(stopDirective, func(io.Writer) int { return 0 })
+		}
 	}
 	r.append(eventlog.JobFinished(time.Now(), string(result)))
 	if err := r.events.Close(); err != nil {
@@ -344,6 +350,12 @@ func (r *runner) closeEnvironment() {
 	}
 }
 
+// stop asks for the job's end. It is called once, by another goroutine.
+func (r *runner) stop(reason string) {
+	r.stopReason = reason
+	r.cancel()
+}
+
 func (r *runner) isStopped() bool { return r.stopping.Err() != nil }
 
 // section writes a section around body, which gets the writer for its output and returns its exit code.
@@ -352,6 +364,10 @@ func (r *runner) section(directive string, body func(out io.Writer) int) int {
 	code := body(out)
 	if code != 0 && r.isStopped() && !r.settled {
 		code = 1 // whatever the signal made of it
+	}
+	if r.isStopped() && r.stopReason != "" {
+		warn(out, r.stopReason)
+		r.stopReason = ""
 	}
 	end(code)
 	return code

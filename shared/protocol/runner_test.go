@@ -28,7 +28,7 @@ func TestWholeJob(t *testing.T) {
 		"bash '/post'":          exits(4),
 	}
 	log := w.run(&Job{
-		Env:            []EnvVar{{"B", "old"}, {"A", "1"}, {"B", "2"}},
+		Env:            []EnvVar{{Name: "B", Value: "old"}, {Name: "A", Value: "1"}, {Name: "B", Value: "2"}},
 		Files:          []File{{Path: "f", Mode: 0o600}, {Path: "g", Content: []byte{0}, Mode: 0o4}},
 		Commands:       []Command{{Directive: "show"}, {Directive: "show me", Alias: "Showing"}, {Directive: "break", Alias: "Breaking"}, {Directive: "never"}},
 		EpilogueAlways: commands("always"),
@@ -145,7 +145,7 @@ func TestJobs(t *testing.T) {
 		},
 		"no shell": {
 			setUp: func(w *worker) { w.executor.openErr = errors.New("no bash") },
-			job:   Job{Env: []EnvVar{{"A", "1"}}, Commands: commands("never"), EpilogueAlways: commands("never")},
+			job:   Job{Env: []EnvVar{{Name: "A", Value: "1"}}, Commands: commands("never"), EpilogueAlways: commands("never")},
 			want: "job\n> Exporting environment variables\n  Exporting A\n  no bash\n< Exporting environment variables: 1\n" +
 				"> Exporting environment variables\n  Exporting SEMAPHORE_JOB_RESULT\n  no bash\n< Exporting environment variables: 1\njob failed\n",
 		},
@@ -160,7 +160,7 @@ func TestJobs(t *testing.T) {
 				w.executor.exportErr = &RefusedError{Names: []string{"UID"}}
 				w.executor.scripts["exit 0"] = ends(0)
 			},
-			job: Job{Env: []EnvVar{{"UID", "1"}}, Commands: commands("exit 0", "c")},
+			job: Job{Env: []EnvVar{{Name: "UID", Value: "1"}}, Commands: commands("exit 0", "c")},
 			want: "job\n> Exporting environment variables\n  Exporting UID\n" +
 				"  Warning: UID is not exported, as it is a read-only variable of the shell; it keeps the value it has there.\n" +
 				"< Exporting environment variables: 0\n> Injecting Files\n< Injecting Files: 0\n> exit 0\n< exit 0: 0\n" +
@@ -181,7 +181,7 @@ func TestJobs(t *testing.T) {
 				w.executor.scripts["set"] = set("LOST", "1", 0)
 				w.executor.scripts["exit 0"] = ends(0)
 			},
-			job: Job{Env: []EnvVar{{"A", "1"}}, Commands: commands("set", "exit 0", "c", "d")},
+			job: Job{Env: []EnvVar{{Name: "A", Value: "1"}}, Commands: commands("set", "exit 0", "c", "d")},
 			want: "job\n> Exporting environment variables\n  Exporting A\n< Exporting environment variables: 0\n> Injecting Files\n< Injecting Files: 0\n" +
 				"> set\n< set: 0\n> exit 0\n< exit 0: 0\n" +
 				"> c\n  Warning: the command before ended its shell; this one runs in a new one, without the folder and variables it had set.\n  A=1\n< c: 0\n" +

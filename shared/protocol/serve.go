@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -68,7 +69,7 @@ func (s *server) untilOver(stop <-chan os.Signal, ended <-chan struct{}, limits 
 	for {
 		select {
 		case <-stop:
-			s.stopJob()
+			s.stopJob("The worker was asked to end by a signal.")
 		case <-started:
 			idle.Stop()
 			started = nil
@@ -80,7 +81,7 @@ func (s *server) untilOver(stop <-chan os.Signal, ended <-chan struct{}, limits 
 			}
 		case <-orphan.C:
 			s.logger.Warn("no supervisor has come back for the job, which is stopped", "after", limits.orphan)
-			s.stopJob()
+			s.stopJob(fmt.Sprintf("No supervisor has come back for the job in %v.", limits.orphan))
 		case <-idle.C:
 			return
 		case <-ended:

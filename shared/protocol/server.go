@@ -131,17 +131,17 @@ func (s *server) watchersNow() int {
 	return s.watchers
 }
 
-func (s *server) Stop(context.Context, *pb.StopRequest) (*pb.StopResponse, error) {
-	s.stopJob()
+func (s *server) Stop(_ context.Context, req *pb.StopRequest) (*pb.StopResponse, error) {
+	s.stopJob(req.GetReason())
 	return &pb.StopResponse{}, nil
 }
 
 // stopJob asks the job, if there is one that runs, to end.
-func (s *server) stopJob() {
+func (s *server) stopJob(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.job != nil && s.status.Phase < Stopping {
-		s.job.stop()
+		s.job.stop(reason)
 		s.setStatusLocked(Status{Phase: Stopping, JobID: s.status.JobID})
 	}
 }

@@ -42,7 +42,7 @@ func TestJobArrives(t *testing.T) {
 	w.settings = asciiSettings(t)
 	w.settings.LogPath, w.settings.LogMaxBytes = path, 0
 	w.settings.PreHook, w.settings.PostHook = Hook{}, Hook{}
-	w.run(&Job{Env: []EnvVar{{"RAW", "\xff\x00"}}, Commands: commands("c")})
+	w.run(&Job{Env: []EnvVar{{Name: "RAW", Value: "\xff\x00"}}, Commands: commands("c")})
 	require.Equal(t, w.settings, w.executor.settings)
 	require.Equal(t, "\xff\x00", w.executor.opened[0].vars["RAW"])
 }
@@ -57,7 +57,8 @@ func asciiSettings(t *testing.T) *Settings {
 		}
 	}
 	s.Extra = map[string]string{"key": "value"}
-	s.BaseEnv = []EnvVar{{"NAME", "\xff"}}
+	s.Cgroups = []string{"/sys/fs/cgroup/x"}
+	s.BaseEnv = []EnvVar{{Name: "NAME", Value: "\xff"}}
 	return s
 }
 
@@ -72,7 +73,7 @@ func TestStartRefuses(t *testing.T) {
 		_, err := w.client.rpc.Start(w.ctx(), req)
 		require.Equal(t, codes.InvalidArgument, status.Code(err), "%s: %v", name, err)
 	}
-	require.NoError(t, w.client.Stop(w.ctx()), "without a job")
+	require.NoError(t, w.client.Stop(w.ctx(), ""), "without a job")
 
 	w.executor.scripts["c"] = block
 	w.start(&Job{Commands: commands("c")})
@@ -81,7 +82,7 @@ func TestStartRefuses(t *testing.T) {
 	_, err := w.client.rpc.Start(w.ctx(), &pb.StartRequest{Job: &pb.Job{Id: "other"}, Settings: settingsToWire(w.settings)})
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	require.EqualError(t, w.client.Start(w.ctx(), &Job{ID: "other"}, w.settings), "cannot start the job: this worker already has job job")
-	require.NoError(t, w.client.Stop(w.ctx()))
+	require.NoError(t, w.client.Stop(w.ctx(), ""))
 	require.Equal(t, begin+"> c\n  begun\n< c: 1\njob stopped\n", w.finish())
 }
 
@@ -119,7 +120,7 @@ func TestWatchTellsPhases(t *testing.T) {
 	close(w.executor.released)
 	w.await("c")
 	require.Equal(t, Status{Phase: Running, JobID: "job"}, next())
-	require.NoError(t, w.client.Stop(w.ctx()))
+	require.NoError(t, w.client.Stop(w.ctx(), ""))
 	require.Equal(t, Status{Phase: Stopping, JobID: "job"}, next())
 	require.Equal(t, Status{Phase: Finished, JobID: "job", Result: Stopped}, next())
 	require.NoError(t, <-watched)
@@ -154,7 +155,7 @@ func TestClientErrors(t *testing.T) {
 
 	ctx, cancel = context.WithTimeout(w.ctx(), time.Nanosecond)
 	defer cancel()
-	require.ErrorIs(t, w.client.Stop(ctx), context.DeadlineExceeded)
+	require.ErrorIs(t, w.client.Stop(ctx, ""), context.DeadlineExceeded)
 	gone := rpcError("look", status.Error(codes.Unavailable, "connection refused"))
 	require.ErrorIs(t, gone, ErrWorkerGone)
 	require.EqualError(t, gone, "cannot look: the worker is gone (connection refused)")

@@ -80,7 +80,7 @@ func TestStop(t *testing.T) {
 			test.setUp(w)
 			w.start(&test.job)
 			w.stopAt("block")
-			require.NoError(t, w.client.Stop(w.ctx()), "a second stop")
+			require.NoError(t, w.client.Stop(w.ctx(), ""), "a second stop")
 			require.Equal(t, test.want, w.finish())
 			require.Equal(t, 1, w.executor.stops)
 			w.requireTidy(true)
@@ -94,7 +94,7 @@ func TestPostHookAfterStop(t *testing.T) {
 	w.settings.PostHook = Hook{Path: "/post", Timeout: time.Hour}
 	w.executor.scripts["c"] = block
 	w.executor.scripts["bash '/post'"] = exits(7)
-	w.start(&Job{Env: []EnvVar{{"A", "1"}}, Commands: commands("c")})
+	w.start(&Job{Env: []EnvVar{{Name: "A", Value: "1"}}, Commands: commands("c")})
 	w.stopAt("block")
 	require.Contains(t, w.finish(), "< c: 1\n"+postHook+postEnd+"7\njob stopped\n")
 	require.Len(t, w.executor.opened, 2)
@@ -132,8 +132,29 @@ func TestStoppedPostHookIsBounded(t *testing.T) {
 func TestStopAfterTheEnd(t *testing.T) {
 	w := newWorker(t)
 	w.run(&Job{})
-	require.NoError(t, w.client.Stop(w.ctx()))
+	require.NoError(t, w.client.Stop(w.ctx(), ""))
 	var seen []Status
 	require.NoError(t, w.client.Watch(w.ctx(), func(s Status) { seen = append(seen, s) }))
 	require.Equal(t, []Status{{Phase: Finished, JobID: "job", Result: Passed}}, seen)
+}
+
+// A stop that nobody at the hub asked for tells why, once: in the section it ended, or in one of its own.
+func TestStopTellsWhy(t *testing.T) {
+	w := newWorker(t)
+	w.executor.scripts["c"] = block
+	w.start(&Job{Commands: commands("c")})
+	w.await("block")
+	require.NoError(t, w.client.Stop(w.ctx(), "Too long."))
+	require.Equal(t, begin+"> c\n  begun\n  Warning: Too long.\n< c: 1\njob stopped\n", w.finish())
+
+	w = newWorker(t)
+	w.executor.inPrepare = func(ctx context.Context, _ SectionLog) error {
+		w.executor.reached <- "prepare"
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	w.start(&Job{Commands: commands("never")})
+	w.await("prepare")
+	require.NoError(t, w.client.Stop(w.ctx(), "Too long."))
+	require.Equal(t, "job\n> Stopping the job\n  Warning: Too long.\n< Stopping the job: 0\njob stopped\n", w.finish())
 }

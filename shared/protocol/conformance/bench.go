@@ -243,7 +243,7 @@ func (b *bench) close() error {
 	defer cancel()
 	orphaned := map[string]bool{}
 	for _, p := range b.peers {
-		if p.job != "" && p.Stop(ctx) == nil {
+		if p.job != "" && p.Stop(ctx, "") == nil {
 			_ = p.exited(ctx)
 		}
 		select {

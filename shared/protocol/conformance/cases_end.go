@@ -96,16 +96,22 @@ func stop(ctx context.Context, b *bench) error {
 	if err := b.output(ctx, job, "ready"); err != nil {
 		return err
 	}
-	if err := errors.Join(p.Stop(ctx), p.Stop(ctx)); err != nil {
+	const reason = "The job took too long."
+	if err := errors.Join(p.Stop(ctx, reason), p.Stop(ctx, "")); err != nil {
 		return err
 	}
 	r, err := b.finish(ctx, p, job)
 	if err != nil {
 		return err
 	}
+	var told error
+	if shown := r.last(front).output; !strings.Contains(shown, reason) {
+		told = fmt.Errorf("the section of the stopped command says %q: it must tell the reason of the stop, %q", shown, reason)
+	}
 	return errors.Join(
 		r.wants(protocol.Stopped, daemon, front),
 		r.exited(front, 1),
+		told,
 		gone(mark),
 		b.nothingLeft(ctx, job),
 	)
@@ -120,7 +126,7 @@ func stopHook(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(b.output(ctx, job, "ready"), p.Stop(ctx)); err != nil {
+	if err := errors.Join(b.output(ctx, job, "ready"), p.Stop(ctx, "")); err != nil {
 		return err
 	}
 	r, err := b.finish(ctx, p, job)
@@ -167,7 +173,7 @@ func watchers(ctx context.Context, b *bench) error {
 			return fmt.Errorf("while a command runs a watcher is told %+v, not phase running of job %s", s, job.ID)
 		}
 	}
-	if err := p.Stop(ctx); err != nil {
+	if err := p.Stop(ctx, ""); err != nil {
 		return err
 	}
 	r, err := b.finish(ctx, p, job)
@@ -208,7 +214,7 @@ func lostSupervisor(ctx context.Context, b *bench) error {
 	if s != (protocol.Status{Phase: protocol.Running, JobID: job.ID}) {
 		return fmt.Errorf("after attaching again the status is %+v, not phase running of job %s", s, job.ID)
 	}
-	if err := again.Stop(ctx); err != nil {
+	if err := again.Stop(ctx, ""); err != nil {
 		return err
 	}
 	r, err := b.finish(ctx, again, job)

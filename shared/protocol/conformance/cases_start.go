@@ -49,7 +49,7 @@ func startTwice(ctx context.Context, b *bench) error {
 	}
 	other := b.job("echo other")
 	refused := refusal(ctx, p, other.ID, b.logPath(other), codes.FailedPrecondition)
-	if err := p.Stop(ctx); err != nil {
+	if err := p.Stop(ctx, ""); err != nil {
 		return err
 	}
 	r, err := b.finish(ctx, p, job)

@@ -88,7 +88,7 @@ func waiting(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	if err := p.Stop(ctx); err != nil {
+	if err := p.Stop(ctx, ""); err != nil {
 		return err
 	}
 	s, err := firstStatus(ctx, p)

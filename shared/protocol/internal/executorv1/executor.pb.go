@@ -642,7 +642,9 @@ type EnvVar struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Bytes, since a secret need not be UTF-8.
-	Value         []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// The value must not get into the log: the worker masks it there.
+	Secret        bool `protobuf:"varint,3,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -691,13 +693,22 @@ func (x *EnvVar) GetValue() []byte {
 	return nil
 }
 
+func (x *EnvVar) GetSecret() bool {
+	if x != nil {
+		return x.Secret
+	}
+	return false
+}
+
 type File struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Absolute, or starting with "~/", or relative to the job's home.
 	Path    string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Content []byte `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
 	// Unix permission bits.
-	Mode          uint32 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	Mode uint32 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	// The content, and each of its lines, must not get into the log: the worker masks it there.
+	Secret        bool `protobuf:"varint,4,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +762,13 @@ func (x *File) GetMode() uint32 {
 		return x.Mode
 	}
 	return 0
+}
+
+func (x *File) GetSecret() bool {
+	if x != nil {
+		return x.Secret
+	}
+	return false
 }
 
 type Compose struct {
@@ -980,7 +998,11 @@ type Settings struct {
 	// From INT to TERM, and from TERM to KILL, in milliseconds; 0 is the default of 5 s.
 	StopGraceMs int64 `protobuf:"varint,10,opt,name=stop_grace_ms,json=stopGraceMs,proto3" json:"stop_grace_ms,omitempty"`
 	// Settings of the executor's own.
-	Extra         map[string]string `protobuf:"bytes,11,rep,name=extra,proto3" json:"extra,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Extra  map[string]string `protobuf:"bytes,11,rep,name=extra,proto3" json:"extra,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Limits *Limits           `protobuf:"bytes,12,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Folders of cgroups, one for each hierarchy, that what the job starts on this host belongs in; none if the host has no cgroups for
+	// us. The worker itself is in none of them. What is in them counts against the limits, which the supervisor has set.
+	Cgroups       []string `protobuf:"bytes,13,rep,name=cgroups,proto3" json:"cgroups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1092,6 +1114,83 @@ func (x *Settings) GetExtra() map[string]string {
 	return nil
 }
 
+func (x *Settings) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Settings) GetCgroups() []string {
+	if x != nil {
+		return x.Cgroups
+	}
+	return nil
+}
+
+// Limits of all that a job starts. 0 is none.
+type Limits struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	MemoryBytes int64                  `protobuf:"varint,1,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// In thousandths of a CPU.
+	MilliCpus int64 `protobuf:"varint,2,opt,name=milli_cpus,json=milliCpus,proto3" json:"milli_cpus,omitempty"`
+	// How many processes and threads there may be.
+	Pids          int64 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Limits) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Limits) GetMilliCpus() int64 {
+	if x != nil {
+		return x.MilliCpus
+	}
+	return 0
+}
+
+func (x *Limits) GetPids() int64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
+
 type Hook struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: no hook.
@@ -1108,7 +1207,7 @@ type Hook struct {
 
 func (x *Hook) Reset() {
 	*x = Hook{}
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[15]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1120,7 +1219,7 @@ func (x *Hook) String() string {
 func (*Hook) ProtoMessage() {}
 
 func (x *Hook) ProtoReflect() protoreflect.Message {
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[15]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1133,7 +1232,7 @@ func (x *Hook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hook.ProtoReflect.Descriptor instead.
 func (*Hook) Descriptor() ([]byte, []int) {
-	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{15}
+	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Hook) GetPath() string {
@@ -1172,7 +1271,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[16]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1283,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[16]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1296,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{16}
+	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{17}
 }
 
 type WatchResponse struct {
@@ -1213,7 +1312,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[17]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1324,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[17]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1337,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{17}
+	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchResponse) GetPhase() Phase {
@@ -1263,14 +1362,16 @@ func (x *WatchResponse) GetResult() string {
 }
 
 type StopRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why, in one line for the job's log; empty if a user asked for it.
+	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[18]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1383,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[18]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1396,14 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{18}
+	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *StopRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 type StopResponse struct {
@@ -1306,7 +1414,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[19]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1426,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[19]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1439,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{19}
+	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{20}
 }
 
 type ListRequest struct {
@@ -1343,7 +1451,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[20]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1463,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[20]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1476,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{20}
+	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListRequest) GetInstanceId() string {
@@ -1387,7 +1495,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[21]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1507,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[21]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1520,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{21}
+	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListResponse) GetLeftovers() []*Leftover {
@@ -1433,7 +1541,7 @@ type Leftover struct {
 
 func (x *Leftover) Reset() {
 	*x = Leftover{}
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[22]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1553,7 @@ func (x *Leftover) String() string {
 func (*Leftover) ProtoMessage() {}
 
 func (x *Leftover) ProtoReflect() protoreflect.Message {
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[22]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1566,7 @@ func (x *Leftover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leftover.ProtoReflect.Descriptor instead.
 func (*Leftover) Descriptor() ([]byte, []int) {
-	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{22}
+	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Leftover) GetJobId() string {
@@ -1488,7 +1596,7 @@ type CleanupRequest struct {
 
 func (x *CleanupRequest) Reset() {
 	*x = CleanupRequest{}
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[23]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1608,7 @@ func (x *CleanupRequest) String() string {
 func (*CleanupRequest) ProtoMessage() {}
 
 func (x *CleanupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[23]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1621,7 @@ func (x *CleanupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupRequest.ProtoReflect.Descriptor instead.
 func (*CleanupRequest) Descriptor() ([]byte, []int) {
-	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{23}
+	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CleanupRequest) GetInstanceId() string {
@@ -1552,7 +1660,7 @@ type CleanupResponse struct {
 
 func (x *CleanupResponse) Reset() {
 	*x = CleanupResponse{}
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[24]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1672,7 @@ func (x *CleanupResponse) String() string {
 func (*CleanupResponse) ProtoMessage() {}
 
 func (x *CleanupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_signalman_executor_v1_executor_proto_msgTypes[24]
+	mi := &file_signalman_executor_v1_executor_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1685,7 @@ func (x *CleanupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanupResponse.ProtoReflect.Descriptor instead.
 func (*CleanupResponse) Descriptor() ([]byte, []int) {
-	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{24}
+	return file_signalman_executor_v1_executor_proto_rawDescGZIP(), []int{25}
 }
 
 var File_signalman_executor_v1_executor_proto protoreflect.FileDescriptor
@@ -1614,14 +1722,16 @@ const file_signalman_executor_v1_executor_proto_rawDesc = "" +
 	" \x01(\v2\x1e.signalman.executor.v1.ComposeR\acompose\"=\n" +
 	"\aCommand\x12\x1c\n" +
 	"\tdirective\x18\x01 \x01(\tR\tdirective\x12\x14\n" +
-	"\x05alias\x18\x02 \x01(\tR\x05alias\"2\n" +
+	"\x05alias\x18\x02 \x01(\tR\x05alias\"J\n" +
 	"\x06EnvVar\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"H\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x16\n" +
+	"\x06secret\x18\x03 \x01(\bR\x06secret\"`\n" +
 	"\x04File\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\fR\acontent\x12\x12\n" +
-	"\x04mode\x18\x03 \x01(\rR\x04mode\"\xf9\x01\n" +
+	"\x04mode\x18\x03 \x01(\rR\x04mode\x12\x16\n" +
+	"\x06secret\x18\x04 \x01(\bR\x06secret\"\xf9\x01\n" +
 	"\aCompose\x12@\n" +
 	"\n" +
 	"containers\x18\x01 \x03(\v2 .signalman.executor.v1.ContainerR\n" +
@@ -1640,7 +1750,7 @@ const file_signalman_executor_v1_executor_proto_rawDesc = "" +
 	"\x05files\x18\a \x03(\v2\x1b.signalman.executor.v1.FileR\x05files\"u\n" +
 	"\x0fPullCredentials\x12/\n" +
 	"\x03env\x18\x01 \x03(\v2\x1d.signalman.executor.v1.EnvVarR\x03env\x121\n" +
-	"\x05files\x18\x02 \x03(\v2\x1b.signalman.executor.v1.FileR\x05files\"\xf9\x03\n" +
+	"\x05files\x18\x02 \x03(\v2\x1b.signalman.executor.v1.FileR\x05files\"\xca\x04\n" +
 	"\bSettings\x12\x19\n" +
 	"\blog_path\x18\x01 \x01(\tR\alogPath\x12\"\n" +
 	"\rlog_max_bytes\x18\x02 \x01(\x03R\vlogMaxBytes\x12\x19\n" +
@@ -1654,11 +1764,18 @@ const file_signalman_executor_v1_executor_proto_rawDesc = "" +
 	"\tpost_hook\x18\t \x01(\v2\x1b.signalman.executor.v1.HookR\bpostHook\x12\"\n" +
 	"\rstop_grace_ms\x18\n" +
 	" \x01(\x03R\vstopGraceMs\x12@\n" +
-	"\x05extra\x18\v \x03(\v2*.signalman.executor.v1.Settings.ExtraEntryR\x05extra\x1a8\n" +
+	"\x05extra\x18\v \x03(\v2*.signalman.executor.v1.Settings.ExtraEntryR\x05extra\x125\n" +
+	"\x06limits\x18\f \x01(\v2\x1d.signalman.executor.v1.LimitsR\x06limits\x12\x18\n" +
+	"\acgroups\x18\r \x03(\tR\acgroups\x1a8\n" +
 	"\n" +
 	"ExtraEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"l\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"^\n" +
+	"\x06Limits\x12!\n" +
+	"\fmemory_bytes\x18\x01 \x01(\x03R\vmemoryBytes\x12\x1d\n" +
+	"\n" +
+	"milli_cpus\x18\x02 \x01(\x03R\tmilliCpus\x12\x12\n" +
+	"\x04pids\x18\x03 \x01(\x03R\x04pids\"l\n" +
 	"\x04Hook\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\bR\x06source\x12\x19\n" +
@@ -1669,8 +1786,9 @@ const file_signalman_executor_v1_executor_proto_rawDesc = "" +
 	"\rWatchResponse\x122\n" +
 	"\x05phase\x18\x01 \x01(\x0e2\x1c.signalman.executor.v1.PhaseR\x05phase\x12\x15\n" +
 	"\x06job_id\x18\x02 \x01(\tR\x05jobId\x12\x16\n" +
-	"\x06result\x18\x03 \x01(\tR\x06result\"\r\n" +
-	"\vStopRequest\"\x0e\n" +
+	"\x06result\x18\x03 \x01(\tR\x06result\"%\n" +
+	"\vStopRequest\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x0e\n" +
 	"\fStopResponse\".\n" +
 	"\vListRequest\x12\x1f\n" +
 	"\vinstance_id\x18\x01 \x01(\tR\n" +
@@ -1721,7 +1839,7 @@ func file_signalman_executor_v1_executor_proto_rawDescGZIP() []byte {
 }
 
 var file_signalman_executor_v1_executor_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_signalman_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_signalman_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_signalman_executor_v1_executor_proto_goTypes = []any{
 	(CheckStatus)(0),         // 0: signalman.executor.v1.CheckStatus
 	(Phase)(0),               // 1: signalman.executor.v1.Phase
@@ -1740,17 +1858,18 @@ var file_signalman_executor_v1_executor_proto_goTypes = []any{
 	(*Container)(nil),        // 14: signalman.executor.v1.Container
 	(*PullCredentials)(nil),  // 15: signalman.executor.v1.PullCredentials
 	(*Settings)(nil),         // 16: signalman.executor.v1.Settings
-	(*Hook)(nil),             // 17: signalman.executor.v1.Hook
-	(*WatchRequest)(nil),     // 18: signalman.executor.v1.WatchRequest
-	(*WatchResponse)(nil),    // 19: signalman.executor.v1.WatchResponse
-	(*StopRequest)(nil),      // 20: signalman.executor.v1.StopRequest
-	(*StopResponse)(nil),     // 21: signalman.executor.v1.StopResponse
-	(*ListRequest)(nil),      // 22: signalman.executor.v1.ListRequest
-	(*ListResponse)(nil),     // 23: signalman.executor.v1.ListResponse
-	(*Leftover)(nil),         // 24: signalman.executor.v1.Leftover
-	(*CleanupRequest)(nil),   // 25: signalman.executor.v1.CleanupRequest
-	(*CleanupResponse)(nil),  // 26: signalman.executor.v1.CleanupResponse
-	nil,                      // 27: signalman.executor.v1.Settings.ExtraEntry
+	(*Limits)(nil),           // 17: signalman.executor.v1.Limits
+	(*Hook)(nil),             // 18: signalman.executor.v1.Hook
+	(*WatchRequest)(nil),     // 19: signalman.executor.v1.WatchRequest
+	(*WatchResponse)(nil),    // 20: signalman.executor.v1.WatchResponse
+	(*StopRequest)(nil),      // 21: signalman.executor.v1.StopRequest
+	(*StopResponse)(nil),     // 22: signalman.executor.v1.StopResponse
+	(*ListRequest)(nil),      // 23: signalman.executor.v1.ListRequest
+	(*ListResponse)(nil),     // 24: signalman.executor.v1.ListResponse
+	(*Leftover)(nil),         // 25: signalman.executor.v1.Leftover
+	(*CleanupRequest)(nil),   // 26: signalman.executor.v1.CleanupRequest
+	(*CleanupResponse)(nil),  // 27: signalman.executor.v1.CleanupResponse
+	nil,                      // 28: signalman.executor.v1.Settings.ExtraEntry
 }
 var file_signalman_executor_v1_executor_proto_depIdxs = []int32{
 	6,  // 0: signalman.executor.v1.CheckResponse.results:type_name -> signalman.executor.v1.CheckResult
@@ -1772,32 +1891,33 @@ var file_signalman_executor_v1_executor_proto_depIdxs = []int32{
 	11, // 16: signalman.executor.v1.PullCredentials.env:type_name -> signalman.executor.v1.EnvVar
 	12, // 17: signalman.executor.v1.PullCredentials.files:type_name -> signalman.executor.v1.File
 	11, // 18: signalman.executor.v1.Settings.base_env:type_name -> signalman.executor.v1.EnvVar
-	17, // 19: signalman.executor.v1.Settings.pre_hook:type_name -> signalman.executor.v1.Hook
-	17, // 20: signalman.executor.v1.Settings.post_hook:type_name -> signalman.executor.v1.Hook
-	27, // 21: signalman.executor.v1.Settings.extra:type_name -> signalman.executor.v1.Settings.ExtraEntry
-	1,  // 22: signalman.executor.v1.WatchResponse.phase:type_name -> signalman.executor.v1.Phase
-	24, // 23: signalman.executor.v1.ListResponse.leftovers:type_name -> signalman.executor.v1.Leftover
-	9,  // 24: signalman.executor.v1.CleanupRequest.job:type_name -> signalman.executor.v1.Job
-	16, // 25: signalman.executor.v1.CleanupRequest.settings:type_name -> signalman.executor.v1.Settings
-	2,  // 26: signalman.executor.v1.Executor.Describe:input_type -> signalman.executor.v1.DescribeRequest
-	4,  // 27: signalman.executor.v1.Executor.Check:input_type -> signalman.executor.v1.CheckRequest
-	7,  // 28: signalman.executor.v1.Executor.Start:input_type -> signalman.executor.v1.StartRequest
-	18, // 29: signalman.executor.v1.Executor.Watch:input_type -> signalman.executor.v1.WatchRequest
-	20, // 30: signalman.executor.v1.Executor.Stop:input_type -> signalman.executor.v1.StopRequest
-	22, // 31: signalman.executor.v1.Executor.List:input_type -> signalman.executor.v1.ListRequest
-	25, // 32: signalman.executor.v1.Executor.Cleanup:input_type -> signalman.executor.v1.CleanupRequest
-	3,  // 33: signalman.executor.v1.Executor.Describe:output_type -> signalman.executor.v1.DescribeResponse
-	5,  // 34: signalman.executor.v1.Executor.Check:output_type -> signalman.executor.v1.CheckResponse
-	8,  // 35: signalman.executor.v1.Executor.Start:output_type -> signalman.executor.v1.StartResponse
-	19, // 36: signalman.executor.v1.Executor.Watch:output_type -> signalman.executor.v1.WatchResponse
-	21, // 37: signalman.executor.v1.Executor.Stop:output_type -> signalman.executor.v1.StopResponse
-	23, // 38: signalman.executor.v1.Executor.List:output_type -> signalman.executor.v1.ListResponse
-	26, // 39: signalman.executor.v1.Executor.Cleanup:output_type -> signalman.executor.v1.CleanupResponse
-	33, // [33:40] is the sub-list for method output_type
-	26, // [26:33] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	18, // 19: signalman.executor.v1.Settings.pre_hook:type_name -> signalman.executor.v1.Hook
+	18, // 20: signalman.executor.v1.Settings.post_hook:type_name -> signalman.executor.v1.Hook
+	28, // 21: signalman.executor.v1.Settings.extra:type_name -> signalman.executor.v1.Settings.ExtraEntry
+	17, // 22: signalman.executor.v1.Settings.limits:type_name -> signalman.executor.v1.Limits
+	1,  // 23: signalman.executor.v1.WatchResponse.phase:type_name -> signalman.executor.v1.Phase
+	25, // 24: signalman.executor.v1.ListResponse.leftovers:type_name -> signalman.executor.v1.Leftover
+	9,  // 25: signalman.executor.v1.CleanupRequest.job:type_name -> signalman.executor.v1.Job
+	16, // 26: signalman.executor.v1.CleanupRequest.settings:type_name -> signalman.executor.v1.Settings
+	2,  // 27: signalman.executor.v1.Executor.Describe:input_type -> signalman.executor.v1.DescribeRequest
+	4,  // 28: signalman.executor.v1.Executor.Check:input_type -> signalman.executor.v1.CheckRequest
+	7,  // 29: signalman.executor.v1.Executor.Start:input_type -> signalman.executor.v1.StartRequest
+	19, // 30: signalman.executor.v1.Executor.Watch:input_type -> signalman.executor.v1.WatchRequest
+	21, // 31: signalman.executor.v1.Executor.Stop:input_type -> signalman.executor.v1.StopRequest
+	23, // 32: signalman.executor.v1.Executor.List:input_type -> signalman.executor.v1.ListRequest
+	26, // 33: signalman.executor.v1.Executor.Cleanup:input_type -> signalman.executor.v1.CleanupRequest
+	3,  // 34: signalman.executor.v1.Executor.Describe:output_type -> signalman.executor.v1.DescribeResponse
+	5,  // 35: signalman.executor.v1.Executor.Check:output_type -> signalman.executor.v1.CheckResponse
+	8,  // 36: signalman.executor.v1.Executor.Start:output_type -> signalman.executor.v1.StartResponse
+	20, // 37: signalman.executor.v1.Executor.Watch:output_type -> signalman.executor.v1.WatchResponse
+	22, // 38: signalman.executor.v1.Executor.Stop:output_type -> signalman.executor.v1.StopResponse
+	24, // 39: signalman.executor.v1.Executor.List:output_type -> signalman.executor.v1.ListResponse
+	27, // 40: signalman.executor.v1.Executor.Cleanup:output_type -> signalman.executor.v1.CleanupResponse
+	34, // [34:41] is the sub-list for method output_type
+	27, // [27:34] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_signalman_executor_v1_executor_proto_init() }
@@ -1811,7 +1931,7 @@ func file_signalman_executor_v1_executor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_signalman_executor_v1_executor_proto_rawDesc), len(file_signalman_executor_v1_executor_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
