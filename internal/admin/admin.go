@@ -4,7 +4,6 @@ package admin
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -35,8 +34,16 @@ type Server struct {
 	done chan struct{}
 }
 
+// Supervisor is what is behind the socket. Its methods are called concurrently.
+type Supervisor interface {
+	Status() Status
+	// Upgrade replaces the supervisor by the binary that is now in its place, which has to pass its own check first. It returns
+	// that one's version when the replacement is certain and begins.
+	Upgrade(ctx context.Context) (version string, err error)
+}
+
 // Listen opens the socket. The caller owns the state folder: a socket that is there is a dead supervisor's.
-func Listen(path string, status func() Status) (*Server, error) {
+func Listen(path string, sup Supervisor) (*Server, error) {
 	_ = os.Remove(path)
 	l, err := net.Listen("unix", path)
 	if err == nil {
@@ -47,8 +54,15 @@ func Listen(path string, status func() Status) (*Server, error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(status()) // the caller has gone
+		answer(w, http.StatusOK, sup.Status())
+	})
+	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, r *http.Request) {
+		version, err := sup.Upgrade(r.Context())
+		if err != nil {
+			answer(w, http.StatusConflict, problem{Error: err.Error()})
+			return
+		}
+		answer(w, http.StatusAccepted, upgrade{Version: version})
 	})
 	s := &Server{http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, done: make(chan struct{})}
 	go func() {
@@ -58,43 +72,32 @@ func Listen(path string, status func() Status) (*Server, error) {
 	return s, nil
 }
 
-// Close closes the socket and removes it.
+// closeLimit is how long answers that are under way may take when the socket closes.
+const closeLimit = 2 * time.Second
+
+// Close closes the socket and removes it, after the answers that are under way.
 func (s *Server) Close() error {
-	err := s.http.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
+	defer cancel()
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = s.http.Close()
+	}
 	<-s.done
 	return err
 }
 
-// GetStatus asks the supervisor behind a socket for its status.
-func GetStatus(ctx context.Context, socket string) (Status, error) {
-	client := &http.Client{
-		Timeout: 10 * time.Second,
-		Transport: &http.Transport{
-			DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-			},
-		},
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://signalman/v1/status", nil)
-	if err != nil {
-		return Status{}, err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		var opErr *net.OpError
-		if ctx.Err() == nil && errors.As(err, &opErr) && opErr.Op == "dial" {
-			return Status{}, fmt.Errorf("no supervisor runs with this state folder (nothing answers at %s)", socket)
-		}
-		return Status{}, fmt.Errorf("cannot ask the supervisor: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return Status{}, fmt.Errorf("cannot ask the supervisor: the answer is %s", resp.Status)
-	}
-	var st Status
-	if err := json.NewDecoder(resp.Body).Decode(&st); err != nil {
-		return Status{}, fmt.Errorf("cannot understand the supervisor's answer: %w", err)
-	}
-	return st, nil
+// problem and upgrade are answers.
+type problem struct {
+	Error string `json:"error"`
+}
+
+type upgrade struct {
+	Version string `json:"version"`
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the caller has gone
 }

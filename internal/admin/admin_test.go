@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -32,13 +33,44 @@ func ctx(t *testing.T) context.Context {
 	return ctx
 }
 
+// fake is a supervisor.
+type fake struct {
+	status Status
+	err    error
+	before func() // its answer
+}
+
+func (f fake) Status() Status {
+	if f.before != nil {
+		f.before()
+	}
+	return f.status
+}
+
+func (f fake) Upgrade(context.Context) (string, error) { return "2", f.err }
+
+func TestUpgrade(t *testing.T) {
+	path := socket(t)
+	s, err := Listen(path, fake{})
+	require.NoError(t, err)
+	version, err := Upgrade(ctx(t), path)
+	require.NoError(t, err)
+	assert.Equal(t, "2", version)
+	require.NoError(t, s.Close())
+	s, err = Listen(path, fake{err: errors.New("not today")})
+	require.NoError(t, err)
+	_, err = Upgrade(ctx(t), path)
+	require.EqualError(t, err, "not today")
+	require.NoError(t, s.Close())
+}
+
 func TestStatus(t *testing.T) {
 	path := socket(t)
 	want := Status{
 		Version: "1", PID: 7, StateDir: "/s", InstanceID: "i", Since: time.Unix(1, 0).UTC(), Interrupted: true,
 		Slots: []agent.Status{{Slot: 1, Name: "n", State: "running-job", JobID: "j", Since: time.Unix(2, 0).UTC(), Problem: "p"}},
 	}
-	s, err := Listen(path, func() Status { return want })
+	s, err := Listen(path, fake{status: want})
 	require.NoError(t, err)
 	info, err := os.Stat(path)
 	require.NoError(t, err)
@@ -63,7 +95,7 @@ func TestListenOverADeadSocket(t *testing.T) {
 	require.NoError(t, l.Close())
 	_, err = GetStatus(ctx(t), path)
 	require.ErrorContains(t, err, "no supervisor runs")
-	s, err := Listen(path, func() Status { return Status{PID: 5} })
+	s, err := Listen(path, fake{status: Status{PID: 5}})
 	require.NoError(t, err)
 	got, err := GetStatus(ctx(t), path)
 	require.NoError(t, err)
@@ -102,7 +134,7 @@ func TestAnswersThatAreNoStatus(t *testing.T) {
 func TestCallerThatDoesNotWait(t *testing.T) {
 	path := socket(t)
 	asked, answer := make(chan struct{}), make(chan struct{})
-	s, err := Listen(path, func() Status { close(asked); <-answer; return Status{} })
+	s, err := Listen(path, fake{before: func() { close(asked); <-answer }})
 	require.NoError(t, err)
 	c, cancel := context.WithCancel(ctx(t))
 	go func() { <-asked; cancel() }()

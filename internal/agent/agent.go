@@ -6,6 +6,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -28,6 +29,8 @@ const (
 	Requested    Reason = "REQUESTED"
 	Interrupted  Reason = "INTERRUPTED"
 	Unknown      Reason = "UNKNOWN"
+	// HandedOver is none that a hook hears of: the slot goes on, with its job, under the next supervisor.
+	HandedOver Reason = "HANDED_OVER"
 )
 
 // Settings are what a slot is given.
@@ -98,6 +101,9 @@ type Agent struct {
 	kick   chan struct{} // asks for a sync now
 	events chan event    // what the job's goroutine reports
 
+	handingOver chan struct{}
+	handOver    func()
+
 	mu            sync.Mutex
 	interruptedAt time.Time
 	status        Status
@@ -133,6 +139,8 @@ func New(s Settings, unfinished *jobdir.Folder) *Agent {
 		Settings: s, kick: make(chan struct{}, 1), events: make(chan event),
 		status: Status{Slot: s.Slot, State: "registering", Since: time.Now()},
 	}
+	a.handingOver = make(chan struct{})
+	a.handOver = sync.OnceFunc(func() { close(a.handingOver) })
 	if unfinished != nil {
 		a.current = newCurrent(unfinished)
 	}
@@ -157,6 +165,10 @@ func (a *Agent) Interrupt() {
 	a.poke()
 }
 
+// HandOver makes Run return as soon as nothing is under way that the next supervisor couldn't go on with. Registration and job
+// stay as they are.
+func (a *Agent) HandOver() { a.handOver() }
+
 func (a *Agent) interrupted() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -180,6 +192,9 @@ func (a *Agent) Run(ctx context.Context) (Reason, error) {
 			a.dropCurrent(ctx)
 		}
 		if err := a.register(ctx); err != nil {
+			if errors.Is(err, errHandOver) {
+				return HandedOver, nil
+			}
 			if ctx.Err() != nil || !a.interrupted().IsZero() {
 				return Interrupted, nil //nolint:nilerr // to be interrupted meanwhile is no failure
 			}
@@ -187,6 +202,9 @@ func (a *Agent) Run(ctx context.Context) (Reason, error) {
 		}
 	}
 	reason := a.loop(ctx)
+	if reason == HandedOver {
+		return reason, nil
+	}
 	if ctx.Err() == nil {
 		a.disconnect(ctx)
 	}
@@ -212,6 +230,12 @@ func (a *Agent) loop(ctx context.Context) Reason {
 		case <-ctx.Done():
 			a.abandon()
 			return Interrupted
+		case <-a.handingOver:
+			if a.current != nil {
+				a.current.leave()
+			}
+			a.abandon()
+			return HandedOver
 		case e := <-a.events:
 			a.apply(e)
 		case <-a.kick:

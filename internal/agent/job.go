@@ -39,16 +39,21 @@ const longLog = 4 << 20
 // current is the job a slot has.
 type current struct {
 	folder *jobdir.Folder
-	// stopping is closed to stop the job, forgotten when the hub has given it up: its log is worth nothing any more.
-	stopping, forgotten chan struct{}
-	stop, forget        func()
-	done                chan struct{} // closed when the job's goroutine has ended
+	// stopping is closed to stop the job, forgotten when the hub has given it up: its log is worth nothing any more; leaving
+	// when the next supervisor is to go on with it.
+	stopping, forgotten, leaving chan struct{}
+	stop, forget, leave          func()
+	done                         chan struct{} // closed when the job's goroutine has ended
 }
 
 func newCurrent(folder *jobdir.Folder) *current {
-	c := &current{folder: folder, stopping: make(chan struct{}), forgotten: make(chan struct{}), done: make(chan struct{})}
+	c := &current{
+		folder: folder, done: make(chan struct{}),
+		stopping: make(chan struct{}), forgotten: make(chan struct{}), leaving: make(chan struct{}),
+	}
 	c.stop = sync.OnceFunc(func() { close(c.stopping) })
 	c.forget = sync.OnceFunc(func() { close(c.forgotten) })
+	c.leave = sync.OnceFunc(func() { close(c.leaving) })
 	if folder.State().StopRequested {
 		c.stop()
 	}
@@ -74,7 +79,7 @@ func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) 
 	resumed := c.held()
 	raw, err := a.request(ctx, c, accessToken)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, job.ErrLeft):
 		return
 	case hub.NotFound(err):
 		log.Warn("the hub says that the job isn't this slot's; dropped")
@@ -93,7 +98,7 @@ func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) 
 	}
 	result, err := a.runHeld(ctx, c, raw, err, accessToken)
 	if err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, job.ErrLeft) {
 			return
 		}
 		log.Error("the job's log is broken; the job fails", "error", err)
@@ -118,15 +123,22 @@ func (a *Agent) request(ctx context.Context, c *current, accessToken string) ([]
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	pauses, endPauses := context.WithCancelCause(ctx)
+	defer endPauses(nil)
 	go func() {
 		select {
 		case <-c.forgotten:
 			cancel()
+		case <-c.leaving: // a request that is under way comes to its end: there is one only
+			endPauses(job.ErrLeft)
 		case <-ctx.Done():
 		}
 	}()
 	begun := time.Now()
-	raw, err := backoff.Retry(ctx, func() ([]byte, error) {
+	raw, err := backoff.Retry(pauses, func() ([]byte, error) {
+		if pauses.Err() != nil {
+			return nil, backoff.Permanent(context.Cause(pauses))
+		}
 		raw, err := a.Hub.GetJob(ctx, accessToken, c.folder.ID())
 		_, garbled := errors.AsType[*hub.AnswerError](err)
 		if hub.NotFound(err) || garbled && time.Since(begun) > a.Limits.Garbled {
@@ -150,7 +162,7 @@ func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, saveErr err
 	up := a.startUpload(ctx, c, logger, accessToken)
 	defer up.cancel()
 
-	result, err := job.New(a.Job, c.folder).Run(ctx, req, requestErr, c.stopping)
+	result, err := job.New(a.Job, c.folder).Run(ctx, req, requestErr, job.Control{Stop: c.stopping, Leave: c.leaving})
 	if err != nil {
 		return "", err
 	}
@@ -158,6 +170,8 @@ func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, saveErr err
 	select {
 	case <-up.done:
 	case <-c.forgotten:
+	case <-c.leaving:
+		return "", job.ErrLeft
 	case <-ctx.Done():
 		return "", ctx.Err()
 	case <-time.After(a.FlushTimeout):
@@ -227,7 +241,21 @@ type logService struct {
 	url, accessToken string
 }
 
+// pushFarewell is how long a request that is under way may go on when nobody waits for more. It is a pity to cut it off: as long
+// as its fate isn't known the next uploader has to wait and to repeat.
+const pushFarewell = 3 * time.Second
+
 func (s *logService) Push(ctx context.Context, token string, startFrom int64, body []byte) error {
+	ended := ctx
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ended, func() {
+		select {
+		case <-time.After(pushFarewell):
+			cancel()
+		case <-ctx.Done():
+		}
+	})()
 	return s.hub.PushLog(ctx, s.url, token, startFrom, body)
 }
 

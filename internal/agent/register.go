@@ -51,6 +51,9 @@ func (a *Agent) fingerprint() string {
 		a.RegistrationToken, r.Name, r.SingleJob, r.IdleTimeout, r.InterruptionGracePeriod, r.JobID)))
 }
 
+// errHandOver says that the next supervisor is to register.
+var errHandOver = errors.New("handed over before the registration")
+
 // register registers the slot, with growing pauses as long as the hub refuses for a reason that may pass.
 func (a *Agent) register(ctx context.Context) error {
 	pause := time.Second
@@ -84,6 +87,8 @@ func (a *Agent) register(ctx context.Context) error {
 		select {
 		case <-time.After(jitter(pause, pause+pause/2)):
 		case <-a.kick:
+		case <-a.handingOver:
+			return errHandOver
 		case <-ctx.Done():
 		}
 		if ctx.Err() != nil || !a.interrupted().IsZero() {

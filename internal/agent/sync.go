@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -115,7 +116,9 @@ func (a *Agent) forgotten(ctx context.Context) {
 		a.leave = UnableToSync
 		return
 	}
-	if err := a.register(ctx); err != nil {
+	switch err := a.register(ctx); {
+	case errors.Is(err, errHandOver): // the next supervisor meets the same answer
+	case err != nil:
 		a.Logger.Error("cannot register again; leaving", "error", err)
 		a.leave = UnableToSync
 		if !a.interrupted().IsZero() {

@@ -73,7 +73,7 @@ func runJobFile(c *cli.Context, path string) (err error) {
 		defer cancel()
 		printed := make(chan error, 1)
 		go func() { printed <- (&printer{out: c.App.Writer}).follow(printing, folder.EventsPath()) }()
-		result, err := j.Run(ctx, req, nil, stop)
+		result, err := j.Run(ctx, req, nil, job.Control{Stop: stop})
 		if err != nil {
 			cancel()
 			<-printed //nolint:errcheck // it ends because of us

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,7 +27,9 @@ func startCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "start",
 		Usage: "register with the hub and run its jobs",
-		Flags: config.Flags(),
+		Flags: append(config.Flags(), &cli.BoolFlag{
+			Name: "check", Usage: "only check the settings and that the workers answer, then exit; an upgrade in place asks the new version so",
+		}),
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
@@ -53,6 +56,9 @@ func startCommand() *cli.Command {
 			}
 			if len(cfg.JobUsers) == 0 {
 				logger.Warn("jobs run with the supervisor's own rights and can read its tokens and each other's files; set job-user to part them")
+			}
+			if c.Bool("check") {
+				return checkWorkers(c.Context, settings.Agent.Job)
 			}
 			return runSupervisor(c.Context, settings)
 		},
@@ -84,18 +90,52 @@ func warnOfNoEffect(logger hclog.Logger, cfg *config.Config) {
 	}
 }
 
-// runSupervisor works until all slots have left, or a second signal comes.
+// runSupervisor works until all slots have left, or a second signal comes. After an upgrade this process is another program.
 func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
-	sup, err := supervisor.Open(settings)
+	next, err := findReplacement()
 	if err != nil {
 		return err
 	}
-	defer sup.Close()
-	settings.Logger.Info("supervisor started", "version", version.Version, "slots", settings.Slots, "state-dir", settings.StateDir)
+	settings.CheckUpgrade = next.check
+	for interrupted := false; ; {
+		sup, err := supervisor.Open(settings)
+		if err != nil {
+			return err
+		}
+		settings.Logger.Info("supervisor started", "version", version.Version, "slots", settings.Slots, "state-dir", settings.StateDir)
+		if interrupted {
+			sup.Interrupt()
+		}
+		err = runUntilHandedOver(ctx, sup, settings.Logger)
+		interrupted = sup.Interrupted()
+		if !errors.Is(err, supervisor.ErrHandedOver) {
+			return errors.Join(err, sup.Close())
+		}
+		if err := sup.Close(); err != nil {
+			settings.Logger.Error("cannot give up the state folder", "error", err)
+		}
+		if !interrupted { // else there is nothing to upgrade for
+			settings.Logger.Error("cannot run the new version; going on with this one", "error", next.exec())
+		}
+	}
+}
+
+// runUntilHandedOver runs a supervisor. If that has handed over, signals that end it are ignored from then on, as the next
+// program will do until it is ready for them.
+func runUntilHandedOver(ctx context.Context, sup *supervisor.Supervisor, logger hclog.Logger) error {
 	return withSignals(ctx, func() {
-		settings.Logger.Info("interrupted; the hub is told, and running jobs have the grace period; a second signal leaves at once")
+		logger.Info("interrupted; the hub is told, and running jobs have the grace period; a second signal leaves at once")
 		sup.Interrupt()
-	}, sup.Run)
+	}, func(ctx context.Context) error {
+		checking, cancel := context.WithCancel(ctx)
+		defer onUpgradeSignal(func() { _, _ = sup.Upgrade(checking) })() // it logs its refusal
+		defer cancel()
+		err := sup.Run(ctx)
+		if errors.Is(err, supervisor.ErrHandedOver) {
+			ignoreSignals()
+		}
+		return err
+	})
 }
 
 // newLogger makes the agent's own log: to out, and to a file that is rotated if one is set.
@@ -165,7 +205,7 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 					Path: cfg.Hooks.PreJob, Source: cfg.Hooks.SourcePreJob, FailJob: cfg.Hooks.FailOnPreJobError,
 				},
 				PostHook:    protocol.Hook{Path: cfg.Hooks.PostJob},
-				LogMaxBytes: int64(cfg.Log.MaxDisk), StopGrace: cfg.Jobs.StopGrace,
+				LogMaxBytes: int64(cfg.Log.MaxDisk), StopGrace: cfg.Jobs.StopGrace, Timeout: cfg.Limits.Timeout,
 			},
 		},
 	}, nil

@@ -19,18 +19,18 @@ func statusCommand() *cli.Command {
 		Name:  "status",
 		Usage: "tell what the running supervisor's slots do",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "state-dir", Usage: "the supervisor's state folder", Value: config.DefaultStateDir(), EnvVars: []string{"SEMAPHORE_AGENT_STATE_DIR"}},
+			stateDirFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 		},
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			dir, err := supervisor.RunDir(c.String("state-dir"))
+			socket, err := adminSocket(c)
 			if err != nil {
 				return err
 			}
-			st, err := admin.GetStatus(c.Context, filepath.Join(dir, admin.SocketName))
+			st, err := admin.GetStatus(c.Context, socket)
 			if err != nil {
 				return err
 			}
@@ -42,6 +42,19 @@ func statusCommand() *cli.Command {
 			return printStatus(c, st)
 		},
 	}
+}
+
+// stateDirFlag says whose supervisor is meant.
+func stateDirFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name: "state-dir", Usage: "the supervisor's state folder", Value: config.DefaultStateDir(),
+		EnvVars: []string{"SEMAPHORE_AGENT_STATE_DIR"},
+	}
+}
+
+func adminSocket(c *cli.Context) (string, error) {
+	dir, err := supervisor.RunDir(c.String("state-dir"))
+	return filepath.Join(dir, admin.SocketName), err
 }
 
 func printStatus(c *cli.Context, st admin.Status) error {

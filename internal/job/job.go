@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -23,11 +22,6 @@ import (
 const (
 	// startLimit is how long a worker may take to accept its job.
 	startLimit = 30 * time.Second
-	// stopLimit is how long a worker may take to hear that its job is to stop.
-	stopLimit = 10 * time.Second
-	// watchTries is how often a worker that lives but doesn't talk is asked again, retryPause apart.
-	watchTries = 5
-	retryPause = time.Second
 	// cleanupLimit bounds the removal of what a dead worker left.
 	cleanupLimit = time.Minute
 
@@ -59,7 +53,11 @@ type Settings struct {
 	PostHook    protocol.Hook
 	LogMaxBytes int64
 	StopGrace   time.Duration
-	Logger      hclog.Logger
+	// Timeout is how long a job may take; 0 is no limit.
+	Timeout time.Duration
+	// SilenceLimit is how long a worker may not answer before it is ended; 0 means a minute.
+	SilenceLimit time.Duration
+	Logger       hclog.Logger
 }
 
 // Job is one job of a slot.
@@ -74,18 +72,35 @@ func New(s Settings, folder *jobdir.Folder) *Job {
 	return &Job{Settings: s, folder: folder, logger: s.Logger.With("job", folder.ID())}
 }
 
+// Control is how others act on a job that runs. A nil channel never does.
+type Control struct {
+	// Stop, when closed, stops the job.
+	Stop <-chan struct{}
+	// Leave, when closed, makes Run return ErrLeft as soon as the job is its worker's: the worker goes on, for the next supervisor
+	// to find.
+	Leave <-chan struct{}
+}
+
+// ErrLeft says that a job goes on without us.
+var ErrLeft = errors.New("the job was left to its worker")
+
 // Run takes the job to its end and returns how it ended: then the event log is closed, and the worker gone. A job that has
 // begun under another supervisor goes on. requestErr, if set, is why the job can't be run, and its log will say so.
-// Closing stop stops the job. When ctx ends Run returns its error; the job is asked to stop and not waited for.
-func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, stop <-chan struct{}) (protocol.Result, error) {
+// When ctx ends Run returns its error; the job is asked to stop and not waited for.
+func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, control Control) (protocol.Result, error) {
 	if result, ok := j.ended(); ok {
 		return result, nil
 	}
-	worker, problem := j.worker(req, requestErr, stop)
+	select {
+	case <-control.Leave:
+		return "", ErrLeft
+	default:
+	}
+	worker, problem := j.worker(req, requestErr, control.Stop)
 	if problem != nil {
 		return problem.result, j.closeLog(*problem)
 	}
-	problem, err := j.watch(ctx, worker, stop)
+	problem, err := j.watch(ctx, worker, control)
 	if err != nil {
 		return "", err
 	}
@@ -95,18 +110,6 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, s
 	}
 	j.cleanup(req)
 	return problem.result, j.closeLog(*problem)
-}
-
-// problem is how a job ends without its worker.
-type problem struct {
-	directive string
-	text      string // one line
-	result    protocol.Result
-}
-
-func cannotStart(err error) *problem {
-	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
-	return &problem{directive: startDirective, text: text, result: protocol.Failed}
 }
 
 // worker launches the job's worker and gives it the job, or finds it again.
@@ -132,6 +135,10 @@ func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{
 		s.Worker = &jobdir.Worker{
 			Executor: executor, Process: addr.Process, Network: addr.Network, Address: addr.Socket, Protocol: addr.Protocol,
 		}
+		if j.Timeout > 0 {
+			s.Deadline = time.Now().Add(j.Timeout)
+			s.Timeout = j.Timeout
+		}
 	}); err != nil {
 		worker.Kill()
 		return nil, cannotStart(err)
@@ -148,7 +155,11 @@ func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{
 func (j *Job) start(worker *pluginhost.Worker, req *request.Request) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
-	return worker.Start(ctx, j.withAgentEnv(req.Job), j.settings())
+	err := worker.Start(ctx, j.withAgentEnv(req.Job), j.settings())
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("the worker did not accept the job in %v", startLimit)
+	}
+	return err
 }
 
 func (j *Job) launch(req *request.Request) (worker *pluginhost.Worker, executor string, err error) {
@@ -202,91 +213,24 @@ func (j *Job) attach(known *jobdir.Worker, req *request.Request) (*pluginhost.Wo
 		}
 		return worker, nil
 	}
-	text := "The job's worker ended while no supervisor was there to see why."
-	if !errors.Is(err, pluginhost.ErrGone) {
+	var text string
+	switch gone, ok := errors.AsType[*pluginhost.GoneError](err); {
+	case !ok:
 		j.logger.Error("the job's worker doesn't answer and is ended", "pid", known.Process.PID, "error", err)
 		pluginhost.End(addr)
 		text = "The job's worker did not answer after a restart of the supervisor and was ended."
+	case known.Process.Rebooted():
+		text = "The host was restarted while the job ran."
+	case gone.Status.Known:
+		text = fmt.Sprintf("The job's worker process died: %s%s.", gone.Status, j.lastWords())
+	default:
+		text = "The job's worker ended while no supervisor was there to see why" + j.lastWords() + "."
 	}
 	if result, ok := j.ended(); ok { // it ended between our look and now
 		return nil, &problem{result: result}
 	}
 	j.cleanup(req)
 	return nil, &problem{directive: endDirective, text: text, result: protocol.Failed}
-}
-
-// watch follows the worker until its job is over. A problem says why the log may lack its end.
-func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, stop <-chan struct{}) (*problem, error) {
-	watched := make(chan error, 1)
-	look := func() {
-		go func() {
-			watched <- worker.Watch(ctx, func(s protocol.Status) { j.logger.Debug("job", "phase", s.Phase) })
-		}()
-	}
-	look()
-	stopped := false
-	for failures := 0; ; {
-		select {
-		case <-ctx.Done(): // the supervisor is made to leave at once: the job is stopped, and not waited for
-			<-watched //nolint:errcheck // it ends because of us
-			farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryPause)
-			defer cancel()
-			defer worker.Detach()
-			return nil, errors.Join(ctx.Err(), worker.Stop(farewell, "The supervisor was made to leave at once."))
-		case <-stop:
-			stop, stopped = nil, true
-			asked, cancel := context.WithTimeout(ctx, stopLimit)
-			err := worker.Stop(asked, "")
-			if err != nil && ctx.Err() == nil {
-				j.logger.Error("cannot stop the job", "error", err)
-			}
-			if errors.Is(err, context.DeadlineExceeded) { // it hangs, and would for ever; what it started is cleaned up
-				worker.Kill()
-			}
-			cancel()
-		case err := <-watched:
-			if err == nil {
-				return &problem{directive: endDirective, text: "The job's worker left its log without an end.", result: protocol.Failed}, nil
-			}
-			if ctx.Err() != nil { // the next turn says goodbye
-				watched <- err
-				continue
-			}
-			if ended(ctx, worker, retryPause) {
-				return died(worker, stopped), nil
-			}
-			if failures++; failures == watchTries {
-				j.logger.Error("the job's worker doesn't answer and is ended", "error", err)
-				worker.Kill()
-				return &problem{directive: endDirective, text: "The job's worker stopped answering and was ended.", result: protocol.Failed}, nil
-			}
-			look()
-		}
-	}
-}
-
-// ended waits a little for the end of a worker's process, which its connection's end often tells first.
-func ended(ctx context.Context, worker *pluginhost.Worker, limit time.Duration) bool {
-	t := time.NewTimer(limit)
-	defer t.Stop()
-	select {
-	case <-worker.Ended():
-		return true
-	case <-ctx.Done():
-	case <-t.C:
-	}
-	return false
-}
-
-func died(worker *pluginhost.Worker, stopped bool) *problem {
-	p := &problem{
-		directive: endDirective, result: protocol.Failed,
-		text: fmt.Sprintf("The job's worker process died: %s.", worker.EndReason()),
-	}
-	if stopped {
-		p.result = protocol.Stopped
-	}
-	return p
 }
 
 // ended tells the job's result if its log has come to its end.
@@ -321,37 +265,6 @@ func (j *Job) cleanup(req *request.Request) {
 	if err != nil {
 		j.logger.Error("cannot remove what the job's worker left", "error", err)
 	}
-}
-
-// closeLog ends a log whose worker doesn't run: the open section, a section that says why, and the job.
-func (j *Job) closeLog(p problem) error {
-	if p.text == "" {
-		return nil
-	}
-	j.logger.Error("the job ends without its worker", "reason", p.text, "result", p.result)
-	path := j.folder.EventsPath()
-	log, err := eventlog.Inspect(path)
-	if err != nil {
-		return err
-	}
-	w, err := eventlog.OpenWriter(path, eventlog.Options{})
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	var events []eventlog.Event
-	if !log.Started {
-		events = append(events, eventlog.JobStarted(now))
-	}
-	if log.Open {
-		events = append(events,
-			eventlog.CmdOutput(now, p.text+"\n"), eventlog.CmdFinished(now, log.Section.Directive, 1, time.Unix(log.Section.Timestamp, 0), now))
-	} else {
-		events = append(events,
-			eventlog.CmdStarted(now, p.directive), eventlog.CmdOutput(now, p.text+"\n"), eventlog.CmdFinished(now, p.directive, 1, now, now))
-	}
-	events = append(events, eventlog.JobFinished(now, string(p.result)))
-	return errors.Join(w.Append(events...), w.Close())
 }
 
 func (j *Job) withAgentEnv(job *protocol.Job) *protocol.Job {

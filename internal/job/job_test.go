@@ -100,9 +100,13 @@ type outcome struct {
 }
 
 func (w *world) run(ctx context.Context, req *request.Request, stop <-chan struct{}) <-chan outcome {
+	return w.runWith(ctx, req, Control{Stop: stop})
+}
+
+func (w *world) runWith(ctx context.Context, req *request.Request, control Control) <-chan outcome {
 	done := make(chan outcome, 1)
 	go func() {
-		result, err := New(w.settings, w.folder).Run(ctx, req, nil, stop)
+		result, err := New(w.settings, w.folder).Run(ctx, req, nil, control)
 		done <- outcome{result, err}
 	}()
 	return done
@@ -258,7 +262,7 @@ func TestCannotStart(t *testing.T) {
 			if c.prepare != nil {
 				c.prepare(w, req)
 			}
-			result, err := New(w.settings, w.folder).Run(w.ctx(), req, c.requestErr, nil)
+			result, err := New(w.settings, w.folder).Run(w.ctx(), req, c.requestErr, Control{})
 			require.NoError(t, err)
 			assert.Equal(t, protocol.Failed, result)
 			log := w.requireLog(protocol.Failed)
@@ -337,6 +341,62 @@ func TestStopOfAFrozenWorker(t *testing.T) {
 	assert.Equal(t, outcome{result: protocol.Stopped}, w.await(done))
 	w.requireGone(ids)
 	w.requireLog(protocol.Stopped)
+}
+
+// A worker that hangs is found out without anybody's asking for the job's end.
+func TestFrozenWorker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.settings.SilenceLimit = 3 * time.Second
+	req := w.request(w.tree())
+	done := w.run(w.ctx(), req, nil)
+	ids := w.awaitTree()
+	require.NoError(t, syscall.Kill(w.workerPID(), syscall.SIGSTOP))
+	assert.Equal(t, outcome{result: protocol.Failed}, w.await(done))
+	w.requireGone(ids)
+	assert.Contains(t, w.requireLog(protocol.Failed)[req.Job.Commands[0].Directive], "The job's worker hung and was ended: no answer for 3s.\n")
+}
+
+// The time that a job may take is its own, also under the next supervisor with other settings.
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.settings.Timeout = 3 * time.Second
+	req := w.request(w.tree(), "echo never")
+	leave := make(chan struct{})
+	done := w.runWith(w.ctx(), req, Control{Leave: leave})
+	ids := w.awaitTree()
+	close(leave)
+	require.ErrorIs(t, w.await(done).err, ErrLeft)
+	w.settings.Timeout = 0
+	assert.Equal(t, outcome{result: protocol.Stopped}, w.await(w.run(w.ctx(), req, nil)))
+	w.requireGone(ids)
+	assert.Contains(t, w.requireLog(protocol.Stopped)[req.Job.Commands[0].Directive],
+		"Warning: The job took longer than 3s ([limits] timeout) and is stopped.\n")
+}
+
+// What a worker says of its own end is told.
+func TestWorkerPanics(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	req := w.request(w.tree())
+	done := w.run(w.ctx(), req, nil)
+	w.awaitTree()
+	require.NoError(t, syscall.Kill(w.workerPID(), syscall.SIGQUIT)) // the Go runtime's own way to crash
+	assert.Equal(t, outcome{result: protocol.Failed}, w.await(done))
+	assert.Contains(t, w.requireLog(protocol.Failed)[req.Job.Commands[0].Directive],
+		"The job's worker process died: exit code 2 (SIGQUIT: quit).\n")
+}
+
+// A job that is left before it begins hasn't begun.
+func TestLeftBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	leave := make(chan struct{})
+	close(leave)
+	require.ErrorIs(t, w.await(w.runWith(w.ctx(), w.request("echo hello"), Control{Leave: leave})).err, ErrLeft)
+	assert.Nil(t, w.folder.State().Worker)
+	assert.Equal(t, outcome{result: protocol.Passed}, w.await(w.run(w.ctx(), w.request("echo hello"), nil)))
 }
 
 // abandoned is a job whose supervisor has died: its worker runs, and nobody is connected.
@@ -435,7 +495,8 @@ func TestContextEnds(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, w.await(done).err, context.Canceled)
 	worker := w.folder.State().Worker
-	require.NoError(t, process.Wait(worker.Process, w.ctx().Done()))
+	_, err := process.Wait(worker.Process, w.ctx().Done())
+	require.NoError(t, err)
 	w.requireGone(ids)
 	w.requireLog(protocol.Stopped)
 	// The next supervisor finds its end.

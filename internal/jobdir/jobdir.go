@@ -35,6 +35,9 @@ type State struct {
 	// Worker is nil until a worker was launched. It is written before the worker is given the job: a job without it
 	// has not begun.
 	Worker *Worker `json:"worker,omitempty"`
+	// Timeout is how long the job may take, and Deadline when that is over; 0 is no limit.
+	Timeout  time.Duration `json:"timeout,omitempty"`
+	Deadline time.Time     `json:"deadline,omitzero"`
 	// Acked is how many events the hub has for certain, and AckedOffset where the next one starts in the event log.
 	Acked       int64 `json:"acked"`
 	AckedOffset int64 `json:"acked_offset"`

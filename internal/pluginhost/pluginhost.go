@@ -106,14 +106,18 @@ func Start(l Launch) (*Worker, error) {
 	return w, nil
 }
 
-// ErrGone says that a worker to attach to doesn't run any more.
-var ErrGone = errors.New("the worker doesn't run any more")
+// GoneError says that a worker to attach to doesn't run any more, and how it ended, if that can be known.
+type GoneError struct{ Status process.Status }
 
-// Attach connects to a worker that an earlier supervisor started. Its error is ErrGone if that very process has ended.
+func (e *GoneError) Error() string { return "the worker doesn't run any more" }
+
+// Attach connects to a worker that an earlier supervisor started. Its error is a *GoneError if that very process has ended.
 func Attach(addr Address, logger hclog.Logger) (*Worker, error) {
 	if !addr.Process.Alive() {
 		addr.removeSocket()
-		return nil, ErrGone
+		// Only after an upgrade in place it is a child that waits to be collected.
+		status, _ := process.Wait(addr.Process, nil)
+		return nil, &GoneError{status}
 	}
 	sock, err := netAddr(addr.Network, addr.Socket)
 	if err != nil {
@@ -176,8 +180,8 @@ func (w *Worker) Address() Address { return w.addr }
 // Ended is closed when the worker's process has ended.
 func (w *Worker) Ended() <-chan struct{} { return w.proc.ended }
 
-// EndReason says in words how the process ended, once Ended is closed.
-func (w *Worker) EndReason() string { return w.proc.reason() }
+// Status tells how the process ended, once Ended is closed.
+func (w *Worker) Status() process.Status { return w.proc.status }
 
 // Kill ends the worker's process at once if it hasn't ended yet, and removes its socket. It says nothing about the job's.
 func (w *Worker) Kill() {
@@ -197,7 +201,7 @@ func (a Address) removeSocket() {
 	}
 }
 
-// Detach gives up the connection and leaves the worker at its work. Nothing but Ended and EndReason can be used afterwards.
+// Detach gives up the connection and leaves the worker at its work. Nothing but Ended and Status can be used afterwards.
 func (w *Worker) Detach() {
 	if w.conn != nil {
 		_ = w.conn.Close() // broken already: as good
@@ -206,26 +210,18 @@ func (w *Worker) Detach() {
 
 // proc is what is known of a worker's process.
 type proc struct {
-	pid   int
-	id    process.Identity // of an attached one
-	ended chan struct{}
-	once  sync.Once
-	err   error
-	state *os.ProcessState // of a child that has ended
+	pid    int
+	id     process.Identity // of an attached one
+	ended  chan struct{}
+	once   sync.Once
+	status process.Status // once ended is closed
 }
 
-func (p *proc) finish(state *os.ProcessState, err error) {
+func (p *proc) finish(status process.Status) {
 	p.once.Do(func() {
-		p.state, p.err = state, err
+		p.status = status
 		close(p.ended)
 	})
-}
-
-func (p *proc) reason() string {
-	if p.state == nil {
-		return "it is not known how, since an earlier supervisor had started it"
-	}
-	return describe(p.state)
 }
 
 func (p *proc) ID() string { return strconv.Itoa(p.pid) }
@@ -256,7 +252,7 @@ func (r *launched) Start(context.Context) error {
 
 func (r *launched) Wait(context.Context) error {
 	err := r.cmd.Wait()
-	r.finish(r.cmd.ProcessState, err)
+	r.finish(process.StatusOf(r.cmd.ProcessState))
 	return err
 }
 
@@ -287,9 +283,9 @@ func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 type attached struct{ *proc }
 
 func (r *attached) Wait(ctx context.Context) error {
-	err := process.Wait(r.id, ctx.Done())
+	status, err := process.Wait(r.id, ctx.Done())
 	if ctx.Err() == nil {
-		r.finish(nil, err)
+		r.finish(status)
 	}
 	return err
 }
@@ -332,8 +328,8 @@ func explain(err error, run *launched, stderrPath string) error {
 	select {
 	case <-run.ended:
 		// go-plugin kills a worker that it doesn't understand: then its own error is the reason.
-		if !run.killed.Load() || !wasKilled(run.state) {
-			return fmt.Errorf("it ended before its handshake (%s); see %s%s", run.reason(), stderrPath, lastLine(stderrPath))
+		if !run.killed.Load() || !wasKilled(run.status) {
+			return fmt.Errorf("it ended before its handshake (%s); see %s%s", run.status, stderrPath, lastLine(stderrPath))
 		}
 	default:
 	}
@@ -364,6 +360,33 @@ func lastLine(path string) string {
 	return ""
 }
 
+// crashLog is how much of the end of a worker's standard error is looked through for the beginning of a crash, in bytes.
+const crashLog = 256 << 10
+
+// LastWords is the line with which a worker that has crashed says why in its standard error, as the Go runtime writes it; "" if
+// there is none.
+func LastWords(path string) string {
+	file, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	if _, err := file.Seek(-crashLog, io.SeekEnd); err != nil {
+		_, _ = file.Seek(0, io.SeekStart) // the file is shorter
+	}
+	raw, err := io.ReadAll(io.LimitReader(file, crashLog))
+	if err != nil {
+		return ""
+	}
+	words := ""
+	for line := range strings.Lines(string(raw)) {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "SIG") {
+			words = firstLine(line)
+		}
+	}
+	return words
+}
+
 // firstLine makes foreign text fit for an error message.
 func firstLine(text string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
@@ -384,7 +407,7 @@ func End(addr Address) {
 	id := addr.Process
 	p := &attached{proc: &proc{pid: id.PID, id: id}}
 	if p.Kill(context.Background()) == nil {
-		_ = process.Wait(id, nil)
+		_, _ = process.Wait(id, nil)
 	}
 	addr.removeSocket()
 }

@@ -197,11 +197,11 @@ func TestLogThatCannotBeOpened(t *testing.T) {
 	require.ErrorContains(t, err, "cannot open the worker's log")
 }
 
-func TestEndReason(t *testing.T) {
+func TestStatus(t *testing.T) {
 	w := start(t, launch(t))
 	require.NoError(t, syscall.Kill(w.Address().Process.PID, syscall.SIGKILL))
 	w.requireEnded(t)
-	assert.Equal(t, "killed by signal 9, SIGKILL", w.EndReason())
+	assert.Equal(t, "killed by signal 9, SIGKILL", w.Status().String())
 	_, err := w.Describe(deadline(t))
 	require.ErrorIs(t, err, protocol.ErrWorkerGone)
 	assert.NotContains(t, err.Error(), "\n")
@@ -235,12 +235,12 @@ func TestAttach(t *testing.T) {
 
 	require.NoError(t, syscall.Kill(first.Address().Process.PID, syscall.SIGKILL))
 	second.requireEnded(t)
-	assert.Contains(t, second.EndReason(), "an earlier supervisor")
+	assert.Equal(t, "killed by signal 9, SIGKILL", second.Status().String())
 	first.requireEnded(t)
-	assert.Equal(t, "killed by signal 9, SIGKILL", first.EndReason())
 
 	_, err = Attach(first.Address(), hclog.NewNullLogger())
-	require.ErrorIs(t, err, ErrGone)
+	gone := (*GoneError)(nil)
+	require.ErrorAs(t, err, &gone)
 }
 
 func TestKillOfAnAttachedWorker(t *testing.T) {
@@ -263,7 +263,9 @@ func TestAttachToAReusedProcessID(t *testing.T) {
 	require.NoError(t, err)
 	id.Start--
 	_, err = Attach(Address{Process: id, Network: "unix", Socket: "/nowhere", Protocol: 1}, hclog.NewNullLogger())
-	require.ErrorIs(t, err, ErrGone)
+	gone := (*GoneError)(nil)
+	require.ErrorAs(t, err, &gone)
+	assert.False(t, gone.Status.Known)
 	End(Address{Process: id})
 	id.Start++
 	assert.True(t, id.Alive(), "a stranger was killed")
@@ -287,7 +289,7 @@ func TestAttachToAProcessThatDoesNotAnswer(t *testing.T) {
 			c.Process = id
 			_, err = Attach(c, hclog.NewNullLogger())
 			require.Error(t, err)
-			require.NotErrorIs(t, err, ErrGone)
+			assert.NotErrorAs(t, err, new(*GoneError))
 			assert.NotContains(t, err.Error(), "\n")
 			End(Address{Process: id})
 			<-ended

@@ -1,9 +1,9 @@
 package pluginhost
 
 import (
-	"fmt"
-	"os"
 	"syscall"
+
+	"github.com/signalman-ci/signalman/internal/process"
 )
 
 // ownSession keeps a worker out of the supervisor's console group, so that what ends that doesn't end it.
@@ -12,7 +12,5 @@ func ownSession() *syscall.SysProcAttr {
 }
 
 // describe says how a process ended.
-func describe(s *os.ProcessState) string { return fmt.Sprintf("exit code %d", s.ExitCode()) }
-
 // wasKilled tells whether a process may have been ended by TerminateProcess, with which Go gives exit code 1.
-func wasKilled(s *os.ProcessState) bool { return s != nil && s.ExitCode() == 1 }
+func wasKilled(s process.Status) bool { return s.Known && s.Code == 1 }

@@ -18,6 +18,9 @@ func Identify(pid int) (Identity, error) {
 	return Identity{PID: pid, Start: start, Boot: bootID()}, nil
 }
 
+// Rebooted tells whether the host was started anew since that process ran.
+func (id Identity) Rebooted() bool { return id.Boot != bootID() }
+
 // Alive tells whether that very process still runs. A zombie doesn't.
 func (id Identity) Alive() bool {
 	if id.PID <= 0 || id.Boot != bootID() {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +63,12 @@ func startTime(pid int) (uint64, error) {
 		return 0, os.ErrProcessDone
 	}
 	return s.start, nil
+}
+
+// startOf is the start time of a process that may have ended, if nobody has collected it yet.
+func startOf(pid int) (uint64, error) {
+	s, err := readStat(pid)
+	return s.start, err
 }
 
 // all reads the state of every process on the host; what ends meanwhile is left out.
@@ -188,22 +195,40 @@ func reapBehind(keep func(pid int) bool) {
 	}
 }
 
-// Wait waits for the end of a process that need not be a child of this one. stop, when closed, ends the wait early.
-func Wait(id Identity, stop <-chan struct{}) error {
+// Wait waits for the end of a process that need not be a child of this one, and tells how it ended: of a child always, which is
+// collected then, of any other from Linux 6.15 on. stop, when closed, ends the wait early.
+func Wait(id Identity, stop <-chan struct{}) (Status, error) {
 	fd, err := unix.PidfdOpen(id.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
-		return nil
+		return Status{}, nil
 	}
 	if err != nil {
-		return fmt.Errorf("cannot wait for process %d: %w", id.PID, err)
+		return Status{}, fmt.Errorf("cannot wait for process %d: %w", id.PID, err)
 	}
 	defer unix.Close(fd)
-	if !id.Alive() {
-		return nil
+	if start, err := startOf(id.PID); err != nil || start != id.Start || id.Boot != bootID() { // another one has its number
+		return Status{}, nil
 	}
+	if err := waitReadable(fd, id.PID, stop); err != nil {
+		return Status{}, err
+	}
+	select {
+	case <-stop:
+		return Status{}, nil
+	default:
+	}
+	var ws unix.WaitStatus
+	if pid, err := unix.Wait4(id.PID, &ws, unix.WNOHANG, nil); err == nil && pid == id.PID {
+		return fromWait(syscall.WaitStatus(ws)), nil
+	}
+	return exitInfo(fd), nil
+}
+
+// waitReadable waits until a pidfd tells the end of its process.
+func waitReadable(fd, pid int, stop <-chan struct{}) error {
 	pipe := make([]int, 2)
 	if err := unix.Pipe2(pipe, unix.O_CLOEXEC); err != nil {
-		return fmt.Errorf("cannot wait for process %d: %w", id.PID, err)
+		return fmt.Errorf("cannot wait for process %d: %w", pid, err)
 	}
 	defer unix.Close(pipe[0])
 	ended := make(chan struct{})
@@ -216,14 +241,32 @@ func Wait(id Identity, stop <-chan struct{}) error {
 		}
 		unix.Close(pipe[1])
 	}()
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(pipe[0]), Events: unix.POLLIN}}
-	for {
-		_, err = unix.Poll(fds, -1)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	err := poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(pipe[0]), Events: unix.POLLIN}}, -1)
 	close(ended)
 	<-closed
 	return err
+}
+
+func poll(fds []unix.PollFd, millis int) error {
+	for {
+		if _, err := unix.Poll(fds, millis); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// reapLimit is how long, in milliseconds, the parent of a process may take to collect it: only then the kernel tells others how
+// it ended.
+const reapLimit = 1000
+
+// exitInfo asks the kernel how the process of a pidfd ended (PIDFD_GET_INFO, Linux 6.15).
+func exitInfo(fd int) Status {
+	if poll([]unix.PollFd{{Fd: int32(fd)}}, reapLimit) != nil { // POLLHUP comes unasked
+		return Status{}
+	}
+	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
+	if err := unix.IoctlPidfdInfo(fd, &info); err != nil || info.Mask&unix.PIDFD_INFO_EXIT == 0 {
+		return Status{}
+	}
+	return fromWait(syscall.WaitStatus(uint32(info.Exit_code)))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -172,23 +173,88 @@ func TestWait(t *testing.T) {
 
 	stop := make(chan struct{})
 	ended := make(chan error, 1)
-	go func() { ended <- Wait(id, stop) }()
+	wait := func(stop <-chan struct{}) {
+		status, err := Wait(id, stop)
+		assert.False(t, status.Known)
+		ended <- err
+	}
+	go wait(stop)
 	close(stop)
 	require.NoError(t, <-ended)
 	assert.True(t, id.Alive(), "a wait that was given up ends nothing")
 
-	go func() { ended <- Wait(id, nil) }()
-	require.NoError(t, stdin.Close())
-	require.NoError(t, <-ended) // a zombie counts
-	assert.False(t, id.Alive())
-	require.NoError(t, Wait(id, nil))
-	require.NoError(t, cmd.Wait())
-	require.NoError(t, Wait(id, nil))
-
-	other, err := Identify(os.Getpid())
-	require.NoError(t, err)
+	other := id
 	other.Start++
-	require.NoError(t, Wait(other, nil), "the id is another process's now")
+	_, err = Wait(other, nil)
+	require.NoError(t, err, "the id is another process's now")
+
+	require.NoError(t, stdin.Close())
+	status, err := Wait(id, nil)
+	require.NoError(t, err)
+	assert.Equal(t, Status{Known: true}, status)
+	assert.False(t, id.Alive())
+	wait(nil)
+	require.NoError(t, <-ended)
+	require.Error(t, cmd.Wait(), "it was collected")
+}
+
+func TestWaitTellsHowAChildEnded(t *testing.T) {
+	for script, want := range map[string]string{"exit 3": "exit code 3", "kill -9 $$": "killed by signal 9, SIGKILL", "read": "exit code 1"} {
+		cmd := exec.Command("bash", "-c", "read; "+script)
+		stdin, err := cmd.StdinPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		id, err := Identify(cmd.Process.Pid)
+		require.NoError(t, err)
+		require.NoError(t, stdin.Close())
+		status, err := Wait(id, nil)
+		require.NoError(t, err)
+		assert.Equal(t, want, status.String())
+		require.Error(t, cmd.Wait())
+	}
+}
+
+// The worker that an earlier supervisor had started is nobody's child that could be waited for.
+func TestWaitTellsHowAnotherProcessEnded(t *testing.T) {
+	var kernel unix.Utsname
+	require.NoError(t, unix.Uname(&kernel))
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(kernel.Release[:]), "%d.%d", &major, &minor)
+	require.NoError(t, err)
+	if major < 6 || major == 6 && minor < 15 {
+		t.Skip("the kernel tells it from 6.15 on")
+	}
+	out, err := exec.Command("bash", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!").Output()
+	require.NoError(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	require.NoError(t, err)
+	id, err := Identify(pid)
+	require.NoError(t, err)
+	told := make(chan Status, 1)
+	go func() {
+		status, err := Wait(id, nil)
+		assert.NoError(t, err)
+		told <- status
+	}()
+	eventually(t, "the process is watched", func() bool { return watched(t, pid) })
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	status := <-told
+	if s, err := readStat(pid); err == nil && s.ended() {
+		t.Skip("init doesn't collect orphans here")
+	}
+	assert.Equal(t, "killed by signal 9, SIGKILL", status.String())
+}
+
+// watched tells whether this process holds a pidfd of another one.
+func watched(t *testing.T, pid int) bool {
+	infos, err := filepath.Glob("/proc/self/fdinfo/*")
+	require.NoError(t, err)
+	for _, path := range infos {
+		if raw, err := os.ReadFile(path); err == nil && strings.Contains(string(raw), fmt.Sprintf("\nPid:\t%d\n", pid)) {
+			return true
+		}
+	}
+	return false
 }
 
 func TestEndOfAnEmptyTree(t *testing.T) {

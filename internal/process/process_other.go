@@ -29,16 +29,17 @@ func reapOrphans(func(pid int) bool) {}
 // waitInterval is how often a process is looked at that isn't a child: these systems tell nobody else of its end.
 const waitInterval = 250 * time.Millisecond
 
-// Wait waits for the end of a process that need not be a child of this one. stop, when closed, ends the wait early.
-func Wait(id Identity, stop <-chan struct{}) error {
+// Wait waits for the end of a process that need not be a child of this one. stop, when closed, ends the wait early. How
+// the process ended can't be told.
+func Wait(id Identity, stop <-chan struct{}) (Status, error) {
 	tick := time.NewTicker(waitInterval)
 	defer tick.Stop()
 	for id.Alive() {
 		select {
 		case <-stop:
-			return nil
+			return Status{}, nil
 		case <-tick.C:
 		}
 	}
-	return nil
+	return Status{}, nil
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -16,5 +18,7 @@ const (
 )
 
 func send(pid int, sig syscall.Signal) { _ = syscall.Kill(pid, sig) } // gone already: fine
+
+func signalName(s syscall.Signal) string { return unix.SignalName(s) }
 
 func notifyChildEnd(c chan<- os.Signal) { signal.Notify(c, syscall.SIGCHLD) }

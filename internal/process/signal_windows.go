@@ -19,6 +19,8 @@ func send(pid int, sig syscall.Signal) {
 	}
 }
 
+func signalName(s syscall.Signal) string { return s.String() }
+
 func notifyChildEnd(chan<- os.Signal) {}
 
 func running(pid int) bool {

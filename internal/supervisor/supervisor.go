@@ -44,7 +44,10 @@ type Settings struct {
 	ShutdownHook string
 	// KeepJobs is how long the folders of ended jobs stay.
 	KeepJobs time.Duration
-	Logger   hclog.Logger
+	// CheckUpgrade lets the binary that would take this one's place check whether it could, and tells its version; nil: there is no
+	// such way.
+	CheckUpgrade func(ctx context.Context) (version string, err error)
+	Logger       hclog.Logger
 }
 
 // Supervisor runs the slots of one state folder. Run is called once; the other methods are safe for concurrent use.
@@ -58,6 +61,8 @@ type Supervisor struct {
 	mu          sync.Mutex
 	agents      []*agent.Agent
 	interrupted bool
+	upgrading   bool // an upgrade is checked, or has begun
+	handedOver  bool
 }
 
 // Open takes the state folder and the sockets that go with it. Close gives them back.
@@ -78,7 +83,7 @@ func Open(s Settings) (_ *Supervisor, err error) {
 	if sup.runDir, err = makeRunDir(dir.Path); err != nil {
 		return nil, err
 	}
-	if sup.admin, err = admin.Listen(filepath.Join(sup.runDir, admin.SocketName), sup.Status); err != nil {
+	if sup.admin, err = admin.Listen(filepath.Join(sup.runDir, admin.SocketName), sup); err != nil {
 		return nil, err
 	}
 	return sup, nil
@@ -91,8 +96,8 @@ func (s *Supervisor) Close() error {
 	return errors.Join(err, s.dir.Close())
 }
 
-// Run works until every slot has left and the shutdown hook has run. Its error says that no slot could register. When ctx ends
-// it returns at once, having asked the running jobs to stop.
+// Run works until every slot has left and the shutdown hook has run. Its error says that no slot could register, or is
+// ErrHandedOver. When ctx ends it returns at once, having asked the running jobs to stop.
 func (s *Supervisor) Run(ctx context.Context) error {
 	unfinished, err := s.recover()
 	if err != nil {
@@ -104,10 +109,13 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	s.agents = agents
-	interrupted := s.interrupted
+	interrupted, handedOver := s.interrupted, s.handedOver
 	s.mu.Unlock()
 	if interrupted {
 		s.Interrupt()
+	}
+	if handedOver {
+		s.handOver()
 	}
 
 	background, stopBackground := context.WithCancel(ctx)
@@ -123,6 +131,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	rest.Wait()
 	if err != nil || ctx.Err() != nil {
 		return err
+	}
+	if reason == agent.HandedOver {
+		return ErrHandedOver
 	}
 	s.shutdownHook(ctx, reason)
 	return nil
@@ -179,7 +190,9 @@ func (s *Supervisor) runSlots(ctx context.Context, agents []*agent.Agent) (agent
 				failed = append(failed, err)
 				return
 			}
-			last = reason
+			if last != agent.HandedOver { // else a slot is there still
+				last = reason
+			}
 		})
 	}
 	wg.Wait()
@@ -197,6 +210,13 @@ func (s *Supervisor) Interrupt() {
 	for _, a := range s.agents {
 		a.Interrupt()
 	}
+}
+
+// Interrupted tells whether Interrupt was called.
+func (s *Supervisor) Interrupted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.interrupted
 }
 
 // Status tells what the slots do.
@@ -248,7 +268,7 @@ func (s *Supervisor) endOrphan(ctx context.Context, folder *jobdir.Folder) {
 		stop := make(chan struct{})
 		close(stop)
 		var result protocol.Result
-		result, err = job.New(settings.Job, folder).Run(ctx, nil, errors.New("the job was given up"), stop)
+		result, err = job.New(settings.Job, folder).Run(ctx, nil, errors.New("the job was given up"), job.Control{Stop: stop})
 		log.Info("the job has ended; the hub has given it up and isn't told", "result", result)
 	}
 	if err == nil {

@@ -73,6 +73,7 @@ type host struct {
 	t    *testing.T
 	hub  *hubtest.Hub
 	dir  string
+	bin  string // where its binaries are
 	args []string
 	env  []string
 }
@@ -90,7 +91,7 @@ func newHostAt(t *testing.T, hub *hubtest.Hub, args ...string) *host {
 	home := filepath.Join(dir, "home")
 	require.NoError(t, os.Mkdir(home, 0o755))
 	return &host{
-		t: t, hub: hub, dir: dir,
+		t: t, hub: hub, dir: dir, bin: binaries,
 		args: append([]string{
 			"start", "--endpoint", hub.Endpoint(), "--no-https", "--state-dir", filepath.Join(dir, "state"), "--name", agentName,
 		}, args...),
@@ -160,7 +161,7 @@ type supervisor struct {
 func (h *host) start(more ...string) *supervisor {
 	h.t.Helper()
 	s := &supervisor{t: h.t, log: &logBuffer{}, stderr: &logBuffer{}, done: make(chan struct{})}
-	s.cmd = exec.Command(filepath.Join(binaries, "supervisor"), append(h.args, more...)...)
+	s.cmd = exec.Command(filepath.Join(h.bin, "supervisor"), append(h.args, more...)...)
 	s.cmd.Env, s.cmd.Dir = h.env, h.dir
 	s.cmd.Stdout, s.cmd.Stderr = s.log, io.MultiWriter(s.log, s.stderr)
 	require.NoError(h.t, s.cmd.Start())

@@ -1,0 +1,67 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// questionLimit bounds a question, upgradeLimit an upgrade, for which the new binary is checked first.
+	questionLimit = 10 * time.Second
+	upgradeLimit  = 2 * time.Minute
+)
+
+// ErrNoSupervisor says that nobody listens at a socket.
+var ErrNoSupervisor = errors.New("no supervisor runs with this state folder")
+
+// GetStatus asks the supervisor behind a socket for its status.
+func GetStatus(ctx context.Context, socket string) (Status, error) {
+	var st Status
+	return st, call(ctx, questionLimit, socket, http.MethodGet, "/v1/status", &st)
+}
+
+// Upgrade lets the supervisor behind a socket replace itself. It returns the version of the new binary when that begins.
+func Upgrade(ctx context.Context, socket string) (version string, err error) {
+	var u upgrade
+	err = call(ctx, upgradeLimit, socket, http.MethodPost, "/v1/upgrade", &u)
+	return u.Version, err
+}
+
+func call(ctx context.Context, limit time.Duration, socket, method, path string, result any) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, method, "http://signalman"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		if opErr, ok := errors.AsType[*net.OpError](err); ok && ctx.Err() == nil && opErr.Op == "dial" {
+			return fmt.Errorf("%w (nothing answers at %s)", ErrNoSupervisor, socket)
+		}
+		return fmt.Errorf("cannot ask the supervisor: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= http.StatusBadRequest {
+		var p problem
+		if json.NewDecoder(resp.Body).Decode(&p) != nil || p.Error == "" {
+			return fmt.Errorf("cannot ask the supervisor: the answer is %s", resp.Status)
+		}
+		return errors.New(p.Error)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(result); err != nil {
+		return fmt.Errorf("cannot understand the supervisor's answer: %w", err)
+	}
+	return nil
+}

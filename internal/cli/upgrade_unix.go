@@ -1,0 +1,41 @@
+//go:build !windows
+
+package cli
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// onUpgradeSignal calls upgrade for each SIGUSR2 until the returned stop is called.
+func onUpgradeSignal(upgrade func()) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR2)
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-signals:
+				upgrade()
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(ended)
+		<-done
+	}
+}
+
+// ignoreSignals keeps signals from ending the program that follows before it listens to them.
+func ignoreSignals() { signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR2) }
+
+// exec replaces this program. It returns only to say why it can't.
+func (r replacement) exec() error {
+	return fmt.Errorf("cannot execute %s: %w", r.path, syscall.Exec(r.path, os.Args, os.Environ()))
+}

@@ -1,0 +1,62 @@
+package job
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/shared/eventlog"
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+// problem is how a job ends without its worker.
+type problem struct {
+	directive string
+	text      string // one line
+	result    protocol.Result
+}
+
+func cannotStart(err error) *problem {
+	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	return &problem{directive: startDirective, text: text, result: protocol.Failed}
+}
+
+// lastWords is what a worker's log says of a crash, if it says something, to go into a sentence.
+func (j *Job) lastWords() string {
+	if words := pluginhost.LastWords(j.folder.WorkerLogPath()); words != "" {
+		return " (" + words + ")"
+	}
+	return ""
+}
+
+// closeLog ends a log whose worker doesn't run: the open section, a section that says why, and the job.
+func (j *Job) closeLog(p problem) error {
+	if p.text == "" {
+		return nil
+	}
+	j.logger.Error("the job ends without its worker", "reason", p.text, "result", p.result)
+	path := j.folder.EventsPath()
+	log, err := eventlog.Inspect(path)
+	if err != nil {
+		return err
+	}
+	w, err := eventlog.OpenWriter(path, eventlog.Options{})
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	var events []eventlog.Event
+	if !log.Started {
+		events = append(events, eventlog.JobStarted(now))
+	}
+	if log.Open {
+		events = append(events,
+			eventlog.CmdOutput(now, p.text+"\n"), eventlog.CmdFinished(now, log.Section.Directive, 1, time.Unix(log.Section.Timestamp, 0), now))
+	} else {
+		events = append(events,
+			eventlog.CmdStarted(now, p.directive), eventlog.CmdOutput(now, p.text+"\n"), eventlog.CmdFinished(now, p.directive, 1, now, now))
+	}
+	events = append(events, eventlog.JobFinished(now, string(p.result)))
+	return errors.Join(w.Append(events...), w.Close())
+}

@@ -1,0 +1,163 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+const (
+	// stopLimit is how long a worker may take to hear that its job is to stop.
+	stopLimit = 10 * time.Second
+	// watchTries is how often a worker that lives but ends its connection is asked again, retryPause apart.
+	watchTries = 5
+	retryPause = time.Second
+	// silenceLimit is the default of Settings.SilenceLimit, and questions is how often a worker is asked in that time whether it
+	// still answers.
+	silenceLimit = time.Minute
+	questions    = 6
+)
+
+// watch follows the worker until its job is over. A problem says why the log may lack its end.
+func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Control) (*problem, error) {
+	background, stopBackground := context.WithCancel(ctx)
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	defer stopBackground()
+
+	watched := make(chan error, 1)
+	look := func() {
+		owned.Go(func() {
+			watched <- worker.Watch(background, func(s protocol.Status) { j.logger.Debug("job", "phase", s.Phase) })
+		})
+	}
+	look()
+	silent := make(chan struct{})
+	owned.Go(func() { j.question(background, worker, silent) })
+	deadline, timeout := j.deadline()
+	defer deadline.Stop()
+
+	stopped := protocol.Failed // the result of a job whose worker dies; a job that is stopped ends as that
+	for failures := 0; ; {
+		select {
+		case <-ctx.Done(): // the supervisor is made to leave at once: the job is stopped, and not waited for
+			farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryPause)
+			defer cancel()
+			defer worker.Detach()
+			return nil, errors.Join(ctx.Err(), worker.Stop(farewell, "The supervisor was made to leave at once."))
+		case <-control.Leave:
+			worker.Detach()
+			return nil, ErrLeft
+		case <-control.Stop:
+			control.Stop, stopped = nil, protocol.Stopped
+			if p := j.stop(ctx, worker, ""); p != nil {
+				return p, nil
+			}
+		case <-deadline.C:
+			stopped = protocol.Stopped
+			if p := j.stop(ctx, worker, fmt.Sprintf("The job took longer than %v ([limits] timeout) and is stopped.", timeout)); p != nil {
+				return p, nil
+			}
+		case <-silent:
+			return j.end(worker, fmt.Sprintf("no answer for %v", j.silenceLimit()), stopped), nil
+		case err := <-watched:
+			if err == nil {
+				return &problem{directive: endDirective, text: "The job's worker left its log without an end.", result: protocol.Failed}, nil
+			}
+			if ctx.Err() != nil { // the next turn says goodbye
+				continue
+			}
+			if ended(ctx, worker, retryPause) {
+				return &problem{
+					directive: endDirective, result: stopped,
+					text: fmt.Sprintf("The job's worker process died: %s%s.", worker.Status(), j.lastWords()),
+				}, nil
+			}
+			if failures++; failures == watchTries {
+				return j.end(worker, "it refuses to be talked to", stopped), nil
+			}
+			look()
+		}
+	}
+}
+
+// stop asks the worker to stop the job. One that doesn't hear it is ended; the problem says so.
+func (j *Job) stop(ctx context.Context, worker *pluginhost.Worker, reason string) *problem {
+	ctx, cancel := context.WithTimeout(ctx, stopLimit)
+	defer cancel()
+	err := worker.Stop(ctx, reason)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return j.end(worker, fmt.Sprintf("no answer for %v when the job was to stop", stopLimit), protocol.Stopped)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		j.logger.Error("cannot stop the job", "error", err)
+	}
+	return nil
+}
+
+// end ends a worker that can't be talked to; what it had started is cleaned up afterwards.
+func (j *Job) end(worker *pluginhost.Worker, why string, result protocol.Result) *problem {
+	j.logger.Error("the job's worker hangs and is ended", "pid", worker.Address().Process.PID, "reason", why)
+	worker.Kill()
+	return &problem{
+		directive: endDirective, result: result,
+		text: fmt.Sprintf("The job's worker hung and was ended: %s.", why),
+	}
+}
+
+// question asks the worker again and again whether it is there, and closes silent when it hasn't answered for too long. It counts
+// questions rather than time, so that a host that was asleep doesn't blame the worker.
+func (j *Job) question(ctx context.Context, worker *pluginhost.Worker, silent chan<- struct{}) {
+	interval := j.silenceLimit() / questions
+	for unanswered := 0; unanswered < questions; {
+		asked, cancel := context.WithTimeout(ctx, interval)
+		_, err := worker.Describe(asked)
+		if errors.Is(err, context.DeadlineExceeded) {
+			unanswered++
+		} else { // the end of the connection is Watch's affair
+			unanswered = 0
+			<-asked.Done()
+		}
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+	close(silent)
+}
+
+func (j *Job) silenceLimit() time.Duration {
+	if j.SilenceLimit > 0 {
+		return j.SilenceLimit
+	}
+	return silenceLimit
+}
+
+// deadline is when the job has to be stopped, by the settings that it began with.
+func (j *Job) deadline() (*time.Timer, time.Duration) {
+	st := j.folder.State()
+	if st.Timeout == 0 {
+		t := time.NewTimer(time.Hour)
+		t.Stop()
+		return t, 0
+	}
+	return time.NewTimer(time.Until(st.Deadline)), st.Timeout
+}
+
+// ended waits a little for the end of a worker's process, which its connection's end often tells first.
+func ended(ctx context.Context, worker *pluginhost.Worker, limit time.Duration) bool {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-worker.Ended():
+		return true
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	return false
+}
