@@ -86,14 +86,18 @@ func warnOfNoEffect(logger hclog.Logger, cfg *config.Config) {
 
 // runSupervisor works until all slots have left, or a second signal comes.
 func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
+	manager := serviceManager{settings.Logger}
+	settings.Manager = manager
 	sup, err := supervisor.Open(settings)
 	if err != nil {
 		return err
 	}
 	defer sup.Close()
+	defer manager.watchdog(ctx, func() { sup.Status() })()
 	settings.Logger.Info("supervisor started", "version", version.Version, "slots", settings.Slots, "state-dir", settings.StateDir)
 	return withSignals(ctx, func() {
 		settings.Logger.Info("interrupted; the hub is told, and running jobs have the grace period; a second signal leaves at once")
+		manager.stopping(settings.Agent.Registration.InterruptionGracePeriod)
 		sup.Interrupt()
 	}, sup.Run)
 }
