@@ -55,7 +55,9 @@ type Settings struct {
 	FlushTimeout time.Duration
 	Job          job.Settings
 	Limits       Limits
-	Logger       hclog.Logger
+	// Changed, if set, is called when the slot's status is another; it must not wait for anything.
+	Changed func()
+	Logger  hclog.Logger
 }
 
 // Limits are the times after which a slot gives up. Zero values mean the defaults.
@@ -120,10 +122,14 @@ type Agent struct {
 	proven     bool // a sync with this access token has succeeded in this process
 }
 
+// Registering is the State of a slot that has not yet synced.
+const Registering = "registering"
+
 // Status is what a slot does, for people.
 type Status struct {
-	Slot  int       `json:"slot"`
-	Name  string    `json:"name,omitempty"`
+	Slot int    `json:"slot"`
+	Name string `json:"name,omitempty"`
+	// State is one of the state machine's, Registering before, or "left" after.
 	State string    `json:"state"`
 	JobID string    `json:"job_id,omitempty"`
 	Since time.Time `json:"since"`
@@ -137,7 +143,7 @@ func New(s Settings, unfinished *jobdir.Folder) *Agent {
 	s.Logger = s.Logger.With("slot", s.Slot)
 	a := &Agent{
 		Settings: s, kick: make(chan struct{}, 1), events: make(chan event),
-		status: Status{Slot: s.Slot, State: "registering", Since: time.Now()},
+		status: Status{Slot: s.Slot, State: Registering, Since: time.Now()},
 	}
 	a.handingOver = make(chan struct{})
 	a.handOver = sync.OnceFunc(func() { close(a.handingOver) })
@@ -331,19 +337,28 @@ func (a *Agent) apply(e event) {
 func (a *Agent) showState() { a.setStatus(string(a.machine.State()), "") }
 
 func (a *Agent) setStatus(st, problem string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.status.State != st || a.status.JobID != a.machine.JobID() {
-		a.status.Since = time.Now()
-	}
-	if problem == "" && time.Since(a.lastSync) > time.Minute {
-		problem = a.status.Problem
-	}
-	a.status.State, a.status.JobID, a.status.Name, a.status.Problem = st, a.machine.JobID(), a.identity.Name, problem
+	a.changeStatus(func(s *Status) {
+		if s.State != st || s.JobID != a.machine.JobID() {
+			s.Since = time.Now()
+		}
+		if problem == "" && time.Since(a.lastSync) > time.Minute {
+			problem = s.Problem
+		}
+		s.State, s.JobID, s.Name, s.Problem = st, a.machine.JobID(), a.identity.Name, problem
+	})
 }
 
 func (a *Agent) setProblem(problem string) {
+	a.changeStatus(func(s *Status) { s.Problem = problem })
+}
+
+func (a *Agent) changeStatus(change func(*Status)) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.status.Problem = problem
+	before := a.status
+	change(&a.status)
+	changed := a.status != before
+	a.mu.Unlock()
+	if changed && a.Changed != nil {
+		a.Changed()
+	}
 }

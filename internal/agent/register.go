@@ -83,7 +83,7 @@ func (a *Agent) register(ctx context.Context) error {
 			return fmt.Errorf("%w; the last sync was at %s", err, a.lastSync.Format(time.TimeOnly))
 		}
 		a.Logger.Warn("cannot register; trying again", "in", pause, "error", err)
-		a.setStatus("registering", err.Error())
+		a.setStatus(Registering, err.Error())
 		select {
 		case <-time.After(jitter(pause, pause+pause/2)):
 		case <-a.kick:

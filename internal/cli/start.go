@@ -97,6 +97,8 @@ func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
 		return err
 	}
 	settings.CheckUpgrade = next.check
+	manager := serviceManager{settings.Logger}
+	settings.Manager = manager
 	for interrupted := false; ; {
 		sup, err := supervisor.Open(settings)
 		if err != nil {
@@ -106,7 +108,7 @@ func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
 		if interrupted {
 			sup.Interrupt()
 		}
-		err = runUntilHandedOver(ctx, sup, settings.Logger)
+		err = runUntilHandedOver(ctx, sup, settings, manager)
 		interrupted = sup.Interrupted()
 		if !errors.Is(err, supervisor.ErrHandedOver) {
 			return errors.Join(err, sup.Close())
@@ -122,9 +124,11 @@ func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
 
 // runUntilHandedOver runs a supervisor. If that has handed over, signals that end it are ignored from then on, as the next
 // program will do until it is ready for them.
-func runUntilHandedOver(ctx context.Context, sup *supervisor.Supervisor, logger hclog.Logger) error {
+func runUntilHandedOver(ctx context.Context, sup *supervisor.Supervisor, settings supervisor.Settings, manager serviceManager) error {
+	defer manager.watchdog(ctx, func() { sup.Status() })()
 	return withSignals(ctx, func() {
-		logger.Info("interrupted; the hub is told, and running jobs have the grace period; a second signal leaves at once")
+		settings.Logger.Info("interrupted; the hub is told, and running jobs have the grace period; a second signal leaves at once")
+		manager.stopping(settings.Agent.Registration.InterruptionGracePeriod)
 		sup.Interrupt()
 	}, func(ctx context.Context) error {
 		checking, cancel := context.WithCancel(ctx)
@@ -133,6 +137,7 @@ func runUntilHandedOver(ctx context.Context, sup *supervisor.Supervisor, logger 
 		err := sup.Run(ctx)
 		if errors.Is(err, supervisor.ErrHandedOver) {
 			ignoreSignals()
+			manager.reloading()
 		}
 		return err
 	})

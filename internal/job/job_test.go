@@ -464,12 +464,28 @@ func TestWorkerDiesWithoutASupervisor(t *testing.T) {
 func TestDeadWorkerWithoutALog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	other, err := process.Identify(os.Getpid())
+	require.NoError(t, err)
+	other.Start--
 	require.NoError(t, w.folder.Update(func(s *jobdir.State) {
-		s.Worker = &jobdir.Worker{Executor: "shell", Process: process.Identity{PID: os.Getpid(), Start: 1}, Network: "unix", Address: "/x", Protocol: 1}
+		s.Worker = &jobdir.Worker{Executor: "shell", Process: other, Network: "unix", Address: "/x", Protocol: 1}
 	}))
 	assert.Equal(t, outcome{result: protocol.Failed}, w.await(w.run(w.ctx(), w.request("echo never"), nil)))
 	log := w.requireLog(protocol.Failed)
 	assert.Contains(t, log[endDirective], "no supervisor was there")
+}
+
+func TestHostWasRestarted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	other, err := process.Identify(os.Getpid())
+	require.NoError(t, err)
+	other.Boot = "another one"
+	require.NoError(t, w.folder.Update(func(s *jobdir.State) {
+		s.Worker = &jobdir.Worker{Executor: "shell", Process: other, Network: "unix", Address: "/x", Protocol: 1}
+	}))
+	assert.Equal(t, outcome{result: protocol.Failed}, w.await(w.run(w.ctx(), w.request("echo never"), nil)))
+	assert.Equal(t, "The host was restarted while the job ran.\n", w.requireLog(protocol.Failed)[endDirective])
 }
 
 // Between two sections the reason gets a section of its own.

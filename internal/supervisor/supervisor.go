@@ -47,7 +47,9 @@ type Settings struct {
 	// CheckUpgrade lets the binary that would take this one's place check whether it could, and tells its version; nil: there is no
 	// such way.
 	CheckUpgrade func(ctx context.Context) (version string, err error)
-	Logger       hclog.Logger
+	// Manager, if set, is told how the supervisor does.
+	Manager Manager
+	Logger  hclog.Logger
 }
 
 // Supervisor runs the slots of one state folder. Run is called once; the other methods are safe for concurrent use.
@@ -57,6 +59,8 @@ type Supervisor struct {
 	runDir string
 	admin  *admin.Server
 	began  time.Time
+	// changed asks for the manager to be told.
+	changed chan struct{}
 
 	mu          sync.Mutex
 	agents      []*agent.Agent
@@ -74,7 +78,7 @@ func Open(s Settings) (_ *Supervisor, err error) {
 	if err != nil {
 		return nil, err
 	}
-	sup := &Supervisor{Settings: s, dir: dir, began: time.Now()}
+	sup := &Supervisor{Settings: s, dir: dir, began: time.Now(), changed: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, dir.Close())
@@ -121,6 +125,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	background, stopBackground := context.WithCancel(ctx)
 	var rest sync.WaitGroup
 	rest.Go(func() { s.sweep(background) })
+	if s.Manager != nil {
+		rest.Go(func() { s.tellManager(background) })
+	}
 	for _, folders := range unfinished {
 		for _, folder := range folders[:len(folders)-1] {
 			rest.Go(func() { s.endOrphan(background, folder) })
@@ -282,7 +289,7 @@ func (s *Supervisor) endOrphan(ctx context.Context, folder *jobdir.Folder) {
 // agentSettings fills in what is a slot's own.
 func (s *Supervisor) agentSettings(slot int) (agent.Settings, error) {
 	a := s.Agent
-	a.Slot, a.Logger = slot, s.Logger
+	a.Slot, a.Logger, a.Changed = slot, s.Logger, s.noteChange
 	a.File, a.JobsDir = s.dir.AgentFile(slot), s.dir.JobsDir()
 	if slot > 1 && a.Registration.Name != "" {
 		a.Registration.Name = fmt.Sprintf("%s-%d", a.Registration.Name, slot)
@@ -337,7 +344,9 @@ func (s *Supervisor) shutdownHook(ctx context.Context, reason agent.Reason) {
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", s.ShutdownHook)
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SEMAPHORE_AGENT_TOKEN=") })
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // what speaks for the supervisor is not the hook's
+		return strings.HasPrefix(v, "SEMAPHORE_AGENT_TOKEN=") || strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
+	})
 	cmd.Env = append(cmd.Env, "SEMAPHORE_AGENT_SHUTDOWN_REASON="+string(reason))
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()

@@ -1,0 +1,299 @@
+//go:build linux
+
+package systemd
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/signalman-ci/signalman/internal/hub/hubtest"
+)
+
+const (
+	// patience is how long a test waits for anything: far longer than it takes, so that a slow machine fails no test.
+	patience = 90 * time.Second
+	// image is what scripts/systemd-root makes.
+	image = "signalman-systemd:bookworm-1"
+	// service is the unit under test.
+	service = "signalman.service"
+)
+
+// required says that a machine that can't be booted is a failure, rather than a reason to skip.
+func required() bool { return os.Getenv("SIGNALMAN_TEST_SYSTEMD") == "require" }
+
+var binaries string
+
+func TestMain(m *testing.M) {
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (int, error) {
+	if why := unavailable(); why != nil && !required() {
+		return m.Run(), nil // each test says why it is skipped
+	}
+	dir, err := os.MkdirTemp("", "signalman-systemd-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // for a user other than root in the machine
+		return 0, err
+	}
+	build := exec.Command("go", "build", "-o", dir, "../../cmd/supervisor", "../../cmd/worker-shell", "./scope")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("cannot build the binaries: %w\n%s", err, out)
+	}
+	binaries = dir
+	// The tests wait more than they work, so that more of them can run side by side than there are processors.
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		if err := p.Value.Set("6"); err != nil {
+			return 0, err
+		}
+	}
+	return m.Run(), nil
+}
+
+// unavailable tells why no machine can be booted here.
+func unavailable() error {
+	switch out, err := exec.Command("docker", "image", "inspect", "--format", "{{.Id}}", image).CombinedOutput(); {
+	case os.Geteuid() != 0:
+		return errors.New("only root can boot a machine with the rights that systemd needs")
+	case err != nil:
+		return fmt.Errorf("there is no image to boot (make it by scripts/systemd-root): %w: %s", err, strings.TrimSpace(string(out)))
+	default:
+		return nil
+	}
+}
+
+// hierarchy is how the machine's systemd uses cgroups.
+type hierarchy string
+
+const (
+	// unified is what systems of today have: version 2 only.
+	unified hierarchy = "umount -R /sys/fs/cgroup && mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 /sys/fs/cgroup && exec /lib/systemd/systemd"
+	// asHost is what the test's host has: perhaps version 1 for resources and 2 for services.
+	asHost hierarchy = `awk '$3 ~ /^cgroup/ {print $2}' /proc/mounts | while read -r dir; do mount -o remount,bind,rw "$dir" || exit; done && exec /lib/systemd/systemd`
+)
+
+// capabilities are what a machine has: those of a privileged container, less what needs the host's own kernel settings.
+var capabilities = []string{
+	"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "IPC_LOCK", "KILL", "MKNOD", "NET_ADMIN",
+	"NET_BIND_SERVICE", "NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN", "SYS_CHROOT", "SYS_NICE", "SYS_PTRACE",
+}
+
+// machine is a booted systemd with Signalman installed, and a hub for it to register with.
+type machine struct {
+	t   *testing.T
+	id  string
+	hub *hubtest.Hub
+	// etc and state are the machine's /etc/signalman and /var/lib/signalman.
+	etc, state string
+}
+
+// boot boots a machine. It has a network in common with the test, so that the hub can be reached.
+func boot(t *testing.T, h hierarchy) *machine {
+	t.Helper()
+	if why := unavailable(); why != nil {
+		require.False(t, required(), "%s", why)
+		t.Skip(why)
+	}
+	m := &machine{t: t, hub: hubtest.Start(t, hubtest.Options{}), etc: t.TempDir(), state: t.TempDir()}
+	m.write("agent.toml", fmt.Sprintf("endpoint = %q\nno-https = true\nname = \"booted-machine\"\n", m.hub.Endpoint()))
+	m.write("agent.env", "SEMAPHORE_AGENT_TOKEN="+m.hub.RegistrationToken()+"\n")
+	unit, err := filepath.Abs("../../packaging/systemd/" + service)
+	require.NoError(t, err)
+	args := []string{
+		"run", "--detach", "--network=host", "--cgroupns=private", "--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined",
+		"--cap-drop=ALL", "--tmpfs=/run", "--tmpfs=/tmp", "--env=container=docker",
+		"--volume=" + binaries + ":/usr/lib/signalman:ro", "--volume=" + unit + ":/usr/lib/systemd/system/" + service + ":ro",
+		"--volume=" + m.etc + ":/etc/signalman:ro", "--volume=" + m.state + ":/var/lib/signalman",
+	}
+	for _, c := range capabilities {
+		args = append(args, "--cap-add="+c)
+	}
+	out, err := m.command("docker", append(args, image, "/bin/sh", "-c", string(h))...).Output()
+	require.NoError(t, err, "cannot start the machine: %s", stderrOf(err))
+	m.id = strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := m.try("journalctl", "--no-pager", "--lines=80")
+			t.Logf("the machine's journal:\n%s", log)
+		}
+		out, err := exec.Command("docker", "rm", "--force", "--volumes", m.id).CombinedOutput()
+		assert.NoError(t, err, "%s", out)
+	})
+	m.eventually("systemd has booted", func() bool {
+		state, _ := m.try("systemctl", "is-system-running")
+		require.NotContains(t, state, "is not running", "the machine is down")
+		return slices.Contains([]string{"running", "degraded"}, state)
+	})
+	return m
+}
+
+// write puts a file into the machine's /etc/signalman.
+func (m *machine) write(name, content string) {
+	m.t.Helper()
+	require.NoError(m.t, os.WriteFile(filepath.Join(m.etc, name), []byte(content), 0o600))
+}
+
+// configure adds settings to agent.toml.
+func (m *machine) configure(toml string) {
+	m.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(m.etc, "agent.toml"))
+	require.NoError(m.t, err)
+	m.write("agent.toml", string(raw)+toml+"\n")
+}
+
+// dropIn changes the unit's settings.
+func (m *machine) dropIn(unit, settings string) {
+	m.t.Helper()
+	m.run("sh", "-c", `mkdir -p "/run/systemd/system/$1.d" && printf "%s\n" "$2" >"/run/systemd/system/$1.d/test.conf" && systemctl daemon-reload`,
+		"sh", unit, settings)
+}
+
+// command is a command on the test's host that ends with the test's patience.
+func (m *machine) command(name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(m.ctx(), name, args...)
+}
+
+// try runs a command in the machine and gives what it prints.
+func (m *machine) try(args ...string) (string, error) {
+	out, err := m.command("docker", append([]string{"exec", m.id}, args...)...).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// run runs a command in the machine that has to succeed.
+func (m *machine) run(args ...string) string {
+	m.t.Helper()
+	out, err := m.try(args...)
+	require.NoError(m.t, err, "%q says:\n%s", args, out)
+	return out
+}
+
+// property is what `systemctl show` says of a unit.
+func (m *machine) property(unit, name string) string {
+	m.t.Helper()
+	return m.run("systemctl", "show", "--value", "--property="+name, unit)
+}
+
+// unitOf is the unit that a process is in, with the slices around it; "" if there is no such process.
+func (m *machine) unitOf(pid string) string {
+	out, err := m.try("sed", "-n", "s/^0:://p", "/proc/"+pid+"/cgroup")
+	if err != nil {
+		return ""
+	}
+	return out
+}
+
+// start starts the service and waits until it is active.
+func (m *machine) start() {
+	m.t.Helper()
+	m.run("systemctl", "start", service)
+}
+
+// journal is what the service and systemd have said of it.
+func (m *machine) journal(unit string) string {
+	m.t.Helper()
+	return m.run("journalctl", "--no-pager", "--output=cat", "--unit="+unit)
+}
+
+// submit hands a job to the hub.
+func (m *machine) submit(commands ...string) string {
+	m.t.Helper()
+	id, err := m.hub.Submit(hubtest.Request{Commands: commands})
+	require.NoError(m.t, err)
+	return id
+}
+
+// output waits until a job's log holds a text.
+func (m *machine) output(id, text string) {
+	m.t.Helper()
+	for from := 0; ; {
+		lines, err := m.hub.WaitLog(m.ctx(), id, from)
+		require.NoError(m.t, err, "waiting for %q in:\n%s", text, m.hub.Log(id))
+		from += len(lines)
+		if strings.Contains(m.outputOf(id), text) {
+			return
+		}
+		require.NotEmpty(m.t, lines, "the job ended without %q in:\n%s", text, m.hub.Log(id))
+	}
+}
+
+// outputOf is all output of a job so far.
+func (m *machine) outputOf(id string) string {
+	m.t.Helper()
+	events, err := m.hub.Events(id)
+	require.NoError(m.t, err)
+	var b strings.Builder
+	for _, e := range events {
+		b.WriteString(e.Output)
+	}
+	return b.String()
+}
+
+// finished waits for a job's end, and checks that the hub has its log as it is in the machine, each event once.
+func (m *machine) finished(id string) hubtest.Job {
+	m.t.Helper()
+	job, err := m.hub.WaitFinished(m.ctx(), id)
+	require.NoError(m.t, err, "log so far:\n%s", m.hub.Log(id))
+	require.NoError(m.t, hubtest.CheckLog(m.hub.LogLines(id)), "log:\n%s", m.hub.Log(id))
+	raw, err := os.ReadFile(filepath.Join(m.state, "jobs", id, "events.jsonl"))
+	require.NoError(m.t, err)
+	assert.Equal(m.t, string(raw), string(m.hub.Log(id)))
+	return job
+}
+
+// open opens a gate that a job's command (untilOpen) waits for.
+func (m *machine) open(gate string) {
+	m.t.Helper()
+	m.run("touch", "/run/"+gate)
+}
+
+func untilOpen(gate string) string { return "until [ -e /run/" + gate + " ]; do sleep 0.05; done" }
+
+func (m *machine) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	m.t.Cleanup(cancel)
+	return ctx
+}
+
+// eventually waits for a condition that nothing signals, from the test's own goroutine.
+func (m *machine) eventually(what string, cond func() bool) {
+	m.t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for ctx := m.ctx(); !cond(); {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			require.FailNow(m.t, "it doesn't come to pass: "+what)
+		}
+	}
+}
+
+func stderrOf(err error) string {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return string(exit.Stderr)
+	}
+	return ""
+}
