@@ -22,10 +22,9 @@ func asFirstToGo(start func() error) error {
 	if err != nil {
 		return start()
 	}
+	set := func(score int) { _ = os.WriteFile(file, []byte(strconv.Itoa(score)), 0) }
 	const highest = 1000
-	if os.WriteFile(file, []byte(strconv.Itoa(min(own+expendable, highest))), 0) != nil {
-		return start()
-	}
-	defer func() { _ = os.WriteFile(file, raw, 0) }()
+	set(min(own+expendable, highest))
+	defer set(own)
 	return start()
 }
