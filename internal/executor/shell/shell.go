@@ -1,7 +1,8 @@
 // Package shell is the executor for jobs that run on the host itself, in a login shell.
 //
 // All that a job starts is a descendant of the worker, which is the reaper of its orphans, and carries a mark in its
-// environment by which it is found after the worker's death.
+// environment by which it is found after the worker's death. Where the supervisor gives the job cgroups, all of it is in
+// them from its birth.
 package shell
 
 import (
@@ -13,8 +14,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
+	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/process"
 	"github.com/signalman-ci/signalman/internal/session"
 	"github.com/signalman-ci/signalman/internal/version"
@@ -75,6 +78,7 @@ func (executor) Prepare(_ context.Context, job *protocol.Job, settings *protocol
 	}
 	return &environment{
 		tree: tree, owner: owner, home: home, scripts: scripts, grace: settings.StopGrace,
+		cgroups: settings.Cgroups, limits: settings.Limits,
 		env: shellEnv(settings, owner, home, mark(settings.InstanceID, job.ID)),
 	}, nil
 }
@@ -95,6 +99,7 @@ func (executor) List(_ context.Context, instanceID string) ([]protocol.Leftover,
 
 func (executor) Cleanup(ctx context.Context, job *protocol.Job, settings *protocol.Settings) error {
 	err := process.EndMarked(ctx, leftoverGrace, markVariable, mark(settings.InstanceID, job.ID))
+	err = errors.Join(err, killAll(ctx, settings.Cgroups)) // what has dropped its environment
 	if len(job.Files) == 0 {
 		return err
 	}
@@ -131,6 +136,8 @@ type environment struct {
 	scripts string
 	env     []string
 	grace   time.Duration
+	cgroups []string
+	limits  protocol.Limits
 	// leader is the pid of the shell that is open, 0 before the first: Stop comes while OpenShell runs.
 	leader atomic.Int64
 	// injected are the files that go with the job.
@@ -142,7 +149,7 @@ func (e *environment) OpenShell(ctx context.Context) (protocol.Shell, error) {
 		Dir: e.home, Env: e.env, Login: true, ScriptDir: e.scripts, Chown: e.owner.give,
 		SysProcAttr: e.owner.attributes(), StartTimeout: shellStartLimit,
 		Start: func(cmd *exec.Cmd) error {
-			if err := e.tree.Start(cmd); err != nil {
+			if err := e.start(cmd); err != nil {
 				return err
 			}
 			e.leader.Store(int64(cmd.Process.Pid)) // known before it runs a user's profile
@@ -152,7 +159,16 @@ func (e *environment) OpenShell(ctx context.Context) (protocol.Shell, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	return explained{Shell: s, cgroups: e.cgroups, limits: e.limits}, nil
+}
+
+// start starts a process of the job.
+func (e *environment) start(cmd *exec.Cmd) error {
+	err := asFirstToGo(func() error { return cgroup.Start(e.cgroups, cmd, e.tree.Start) })
+	if errors.Is(err, syscall.EAGAIN) && e.limits.Pids > 0 {
+		return fmt.Errorf("%w: the job has as many processes and threads as it may, %d ([limits] pids)", err, e.limits.Pids)
+	}
+	return err
 }
 
 // Stop ends the shell's children before the shell, so that they end in good order and it doesn't go on to its next line.
@@ -166,7 +182,16 @@ func (e *environment) Close(ctx context.Context) error {
 }
 
 func (e *environment) end(ctx context.Context, grace time.Duration) error {
-	return e.tree.End(ctx, grace, int(e.leader.Load()))
+	err := e.tree.End(ctx, grace, int(e.leader.Load()))
+	return errors.Join(err, killAll(ctx, e.cgroups))
+}
+
+// killAll ends what is in the cgroups of a job after a gentler end.
+func killAll(ctx context.Context, cgroups []string) error {
+	if err := cgroup.Kill(ctx, cgroups); err != nil {
+		return fmt.Errorf("cannot end all processes in the job's cgroups: %w", err)
+	}
+	return nil
 }
 
 // shellEnv is the environment that the job's shell starts with.

@@ -68,7 +68,7 @@ func ctx(t *testing.T) context.Context {
 	return ctx
 }
 
-func newWorld(t *testing.T, userName string) *world {
+func newWorld(t *testing.T, userName string, changes ...func(*protocol.Settings)) *world {
 	t.Helper()
 	base := openDir(t)
 	w := &world{t: t, open: true, job: &protocol.Job{ID: "the-job"}, set: &protocol.Settings{
@@ -78,6 +78,9 @@ func newWorld(t *testing.T, userName string) *world {
 	}}
 	for _, dir := range []string{w.set.TempDir, w.set.Home} {
 		require.NoError(t, os.Mkdir(dir, 0o700))
+	}
+	for _, change := range changes {
+		change(w.set)
 	}
 	env, err := New().Prepare(ctx(t), w.job, w.set, nil)
 	require.NoError(t, err)
