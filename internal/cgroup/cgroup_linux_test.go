@@ -221,10 +221,10 @@ func TestMemoryLimit(t *testing.T) {
 	assert.Equal(t, int64(1), after.OOMKills)
 	assert.False(t, before.AtLimit)
 	assert.True(t, after.AtLimit)
-	ofWorker, ofJob, err := g.OOMKills()
+	ofWorker, ofJob, err := g.Events()
 	require.NoError(t, err)
-	assert.Zero(t, ofWorker)
-	assert.Equal(t, int64(1), ofJob)
+	assert.Zero(t, ofWorker.OOMKills)
+	assert.Equal(t, int64(1), ofJob.OOMKills)
 	assert.True(t, alive(worker.Process.Pid))
 }
 
@@ -238,9 +238,9 @@ func TestMemoryLimitBelow(t *testing.T) {
 	}
 	r := start(t, below, "bash", "-c", greedy)
 	assert.Equal(t, -1, r.end(t))
-	_, ofJob, err := g.OOMKills()
+	_, ofJob, err := g.Events()
 	require.NoError(t, err)
-	assert.Equal(t, int64(1), ofJob)
+	assert.Equal(t, int64(1), ofJob.OOMKills)
 }
 
 func TestMemoryLimitOfTheWorker(t *testing.T) {
@@ -256,10 +256,10 @@ func TestMemoryLimitOfTheWorker(t *testing.T) {
 	_, err = release.WriteString("\n")
 	require.NoError(t, err)
 	assert.Equal(t, -1, worker.end(t))
-	w, j, err := g.OOMKills()
+	w, j, err := g.Events()
 	require.NoError(t, err)
-	assert.Equal(t, int64(1), w)
-	assert.Zero(t, j)
+	assert.Equal(t, int64(1), w.OOMKills)
+	assert.Zero(t, j.OOMKills)
 	assert.True(t, alive(ofJob.Process.Pid))
 }
 
@@ -584,9 +584,9 @@ func TestGroupInAScope(t *testing.T) {
 	g, _ := h.Find("j")
 	r := start(t, g.JobDirs(), "bash", "-c", greedy)
 	assert.Equal(t, -1, r.end(t))
-	_, kills, err := g.OOMKills()
+	_, kills, err := g.Events()
 	require.NoError(t, err)
-	assert.Equal(t, int64(1), kills)
+	assert.Equal(t, int64(1), kills.OOMKills)
 
 	after := openHost(t, instance)
 	assert.Equal(t, []string{"j"}, after.Jobs())

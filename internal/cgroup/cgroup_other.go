@@ -48,8 +48,8 @@ func (*Group) AddWorker(int) error { return errNoCgroups() }
 // JobDirs are none.
 func (*Group) JobDirs() []string { return nil }
 
-// OOMKills counts nothing.
-func (*Group) OOMKills() (worker, job int64, err error) { return 0, 0, nil }
+// Events counts nothing.
+func (*Group) Events() (worker, job Events, err error) { return Events{}, Events{}, nil }
 
 // Processes lists nothing.
 func (*Group) Processes() ([]int, error) { return nil, nil }

@@ -95,11 +95,11 @@ func (g *Group) AddWorker(pid int) error {
 // JobDirs are the folders of job/, one for each hierarchy, for protocol.Settings.Cgroups.
 func (g *Group) JobDirs() []string { return g.all(one(place.job)) }
 
-// OOMKills counts processes that were killed for want of memory, the worker and those of the job.
-func (g *Group) OOMKills() (worker, job int64, err error) {
-	w, errW := EventsOf(g.all(one(place.worker)))
-	j, errJ := EventsOf(g.JobDirs())
-	return w.OOMKills, j.OOMKills, errors.Join(errW, errJ)
+// Events are what the kernel has done to the worker, and to what the job started.
+func (g *Group) Events() (worker, job Events, err error) {
+	worker, errW := EventsOf(g.all(one(place.worker)))
+	job, errJ := EventsOf(g.JobDirs())
+	return worker, job, errors.Join(errW, errJ)
 }
 
 // Processes lists the processes of worker/ and job/ and of what is below.

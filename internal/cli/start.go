@@ -211,6 +211,9 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 				},
 				PostHook:    protocol.Hook{Path: cfg.Hooks.PostJob},
 				LogMaxBytes: int64(cfg.Log.MaxDisk), StopGrace: cfg.Jobs.StopGrace, Timeout: cfg.Limits.Timeout,
+				Limits: protocol.Limits{
+					Memory: int64(cfg.Limits.Memory), MilliCPUs: int64(cfg.Limits.MilliCPUs), Pids: int64(cfg.Limits.Pids),
+				},
 			},
 		},
 	}, nil

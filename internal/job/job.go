@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
 	"github.com/signalman-ci/signalman/internal/request"
@@ -53,6 +54,12 @@ type Settings struct {
 	PostHook    protocol.Hook
 	LogMaxBytes int64
 	StopGrace   time.Duration
+	// Limits hold for all that a job starts. They need Cgroups; where they can't be set the job fails.
+	Limits protocol.Limits
+	// Cgroups is where jobs have their cgroups; nil: they have none.
+	Cgroups *cgroup.Host
+	// StartScope, if set, moves a worker into a scope of its own first: where systemd is init.
+	StartScope func(ctx context.Context, name string, pid int, description string) error
 	// Timeout is how long a job may take; 0 is no limit.
 	Timeout time.Duration
 	// SilenceLimit is how long a worker may not answer before it is ended; 0 means a minute.
@@ -65,6 +72,7 @@ type Job struct {
 	Settings
 	folder *jobdir.Folder
 	logger hclog.Logger
+	group  *cgroup.Group // nil if the job has none
 }
 
 // New prepares the job of a folder.
@@ -89,6 +97,7 @@ var ErrLeft = errors.New("the job was left to its worker")
 // When ctx ends Run returns its error; the job is asked to stop and not waited for.
 func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, control Control) (protocol.Result, error) {
 	if result, ok := j.ended(); ok {
+		j.disband()
 		return result, nil
 	}
 	select {
@@ -98,6 +107,7 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, c
 	}
 	worker, problem := j.worker(req, requestErr, control.Stop)
 	if problem != nil {
+		j.disband()
 		return problem.result, j.closeLog(*problem)
 	}
 	problem, err := j.watch(ctx, worker, control)
@@ -105,6 +115,7 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, c
 		return "", err
 	}
 	worker.Kill() // a worker whose job is over has nothing more to do
+	defer j.disband()
 	if result, ok := j.ended(); ok {
 		return result, nil
 	}
@@ -127,6 +138,10 @@ func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{
 	}
 	worker, executor, err := j.launch(req)
 	if err != nil {
+		return nil, cannotStart(err)
+	}
+	if err := j.enclose(worker); err != nil {
+		worker.Kill()
 		return nil, cannotStart(err)
 	}
 	// From here on another supervisor would look for this worker rather than launch one.
@@ -203,6 +218,7 @@ func (j *Job) attach(known *jobdir.Worker, req *request.Request) (*pluginhost.Wo
 	addr := pluginhost.Address{
 		Process: known.Process, Network: known.Network, Socket: known.Address, Protocol: known.Protocol,
 	}
+	j.findGroup()
 	worker, err := pluginhost.Attach(addr, j.logger)
 	if err == nil {
 		j.logger.Info("found the job's worker again", "pid", known.Process.PID)
@@ -221,6 +237,8 @@ func (j *Job) attach(known *jobdir.Worker, req *request.Request) (*pluginhost.Wo
 		text = "The job's worker did not answer after a restart of the supervisor and was ended."
 	case known.Process.Rebooted():
 		text = "The host was restarted while the job ran."
+	case j.outOfMemory() != "":
+		text = j.outOfMemory()
 	case gone.Status.Known:
 		text = fmt.Sprintf("The job's worker process died: %s%s.", gone.Status, j.lastWords())
 	default:
@@ -277,6 +295,6 @@ func (j *Job) settings() *protocol.Settings {
 	return &protocol.Settings{
 		LogPath: j.folder.EventsPath(), LogMaxBytes: j.LogMaxBytes, TempDir: j.folder.TempPath(),
 		Home: j.Home, User: j.User, BaseEnv: j.BaseEnv, InstanceID: j.InstanceID,
-		PreHook: j.PreHook, PostHook: j.PostHook, StopGrace: j.StopGrace,
+		PreHook: j.PreHook, PostHook: j.PostHook, StopGrace: j.StopGrace, Limits: j.Limits, Cgroups: j.jobCgroups(),
 	}
 }

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,10 +74,8 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Cont
 				continue
 			}
 			if ended(ctx, worker, retryPause) {
-				return &problem{
-					directive: endDirective, result: stopped,
-					text: fmt.Sprintf("The job's worker process died: %s%s.", worker.Status(), j.lastWords()),
-				}, nil
+				text := cmp.Or(j.outOfMemory(), fmt.Sprintf("The job's worker process died: %s%s.", worker.Status(), j.lastWords()))
+				return &problem{directive: endDirective, result: stopped, text: text}, nil
 			}
 			if failures++; failures == watchTries {
 				return j.end(worker, "it refuses to be talked to", stopped), nil

@@ -18,8 +18,10 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/admin"
 	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/internal/systemd"
 	"github.com/signalman-ci/signalman/internal/version"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -87,6 +89,12 @@ func Open(s Settings) (_ *Supervisor, err error) {
 	if sup.runDir, err = makeRunDir(dir.Path); err != nil {
 		return nil, err
 	}
+	if sup.Agent.Job.Cgroups, err = cgroup.Open(dir.InstanceID); err != nil {
+		s.Logger.Warn("jobs have no cgroups; what escapes a dead worker is found by its environment", "reason", err)
+	}
+	if systemd.Booted() {
+		sup.Agent.Job.StartScope = systemd.StartScope
+	}
 	if sup.admin, err = admin.Listen(filepath.Join(sup.runDir, admin.SocketName), sup); err != nil {
 		return nil, err
 	}
@@ -96,6 +104,9 @@ func Open(s Settings) (_ *Supervisor, err error) {
 // Close gives the state folder up.
 func (s *Supervisor) Close() error {
 	err := s.admin.Close()
+	if s.Agent.Job.Cgroups != nil {
+		s.Agent.Job.Cgroups.Close()
+	}
 	_ = os.Remove(s.runDir) // if no worker's socket is left in it
 	return errors.Join(err, s.dir.Close())
 }

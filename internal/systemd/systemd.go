@@ -37,11 +37,3 @@ func Status(text string) string {
 func ExtendTimeout(d time.Duration) string {
 	return fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds())
 }
-
-// instancePrefix is how much of an instance id a unit's name has: enough to tell a host's few state folders apart.
-const instancePrefix = 8
-
-// ScopeName is the name of a job's scope. Job ids have no characters that a unit's name can't have.
-func ScopeName(instanceID, jobID string) string {
-	return fmt.Sprintf("signalman-%s-%s.scope", instanceID[:min(instancePrefix, len(instanceID))], jobID)
-}

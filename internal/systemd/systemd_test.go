@@ -30,11 +30,6 @@ func TestExtendTimeout(t *testing.T) {
 	assert.Equal(t, "EXTEND_TIMEOUT_USEC=1500000", ExtendTimeout(1500*time.Millisecond))
 }
 
-func TestScopeName(t *testing.T) {
-	assert.Equal(t, "signalman-0a1b2c3d-job_1.2-3.scope", ScopeName("0a1b2c3d-4444-5555", "job_1.2-3"))
-	assert.Equal(t, "signalman-0a-j.scope", ScopeName("0a", "j"))
-}
-
 // manager is the socket of a systemd.
 func manager(t *testing.T) *net.UnixConn {
 	t.Helper()
@@ -94,5 +89,5 @@ func TestNoSystemd(t *testing.T) {
 	if Booted() {
 		t.Skip("this host has systemd")
 	}
-	require.ErrorIs(t, StartScope(t.Context(), ScopeName("i", "j"), os.Getpid(), "test"), ErrUnavailable)
+	require.ErrorIs(t, StartScope(t.Context(), "signalman-i-j.scope", os.Getpid(), "test"), ErrUnavailable)
 }
