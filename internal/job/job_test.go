@@ -34,12 +34,30 @@ const patience = 90 * time.Second
 // asWorker makes the test's own binary a worker for the shell.
 const asWorker = "JOB_TEST_WORKER"
 
+// asGlutton makes that worker a glutton.
+const asGlutton = "JOB_TEST_GLUTTON"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(asWorker) != "" {
-		protocol.Serve(shell.New())
+		executor := shell.New()
+		if os.Getenv(asGlutton) != "" {
+			executor = glutton{executor}
+		}
+		protocol.Serve(executor)
 		return
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// glutton is an executor whose worker takes more memory than it may have.
+type glutton struct{ protocol.Executor }
+
+func (glutton) Prepare(context.Context, *protocol.Job, *protocol.Settings, protocol.SectionLog) (protocol.Environment, error) {
+	hoard := make([]byte, 512<<20)
+	for i := 0; i < len(hoard); i += os.Getpagesize() {
+		hoard[i] = 1
+	}
+	return nil, errors.New("had all that it wanted")
 }
 
 // world is what a job needs, with real workers.
