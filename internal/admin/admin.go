@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/reconcile"
 )
 
 // SocketName is the socket's name in the run folder.
@@ -40,6 +41,8 @@ type Supervisor interface {
 	// Upgrade replaces the supervisor by the binary that is now in its place, which has to pass its own check first. It returns
 	// that one's version when the replacement is certain and begins.
 	Upgrade(ctx context.Context) (version string, err error)
+	// Reconcile removes what is left of jobs that nobody runs any more, and tells what that was; dryRun changes nothing.
+	Reconcile(ctx context.Context, dryRun bool) []reconcile.Leftover
 }
 
 // Listen opens the socket. The caller owns the state folder: a socket that is there is a dead supervisor's.
@@ -64,6 +67,9 @@ func Listen(path string, sup Supervisor) (*Server, error) {
 		}
 		answer(w, http.StatusAccepted, upgrade{Version: version})
 	})
+	mux.HandleFunc("POST /v1/reconcile", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, http.StatusOK, sup.Reconcile(r.Context(), r.URL.Query().Has(dryRun)))
+	})
 	s := &Server{http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
@@ -86,6 +92,9 @@ func (s *Server) Close() error {
 	<-s.done
 	return err
 }
+
+// dryRun is a parameter of a reconciliation.
+const dryRun = "dry-run"
 
 // problem and upgrade are answers.
 type problem struct {

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/reconcile"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -48,6 +50,22 @@ func (f fake) Status() Status {
 }
 
 func (f fake) Upgrade(context.Context) (string, error) { return "2", f.err }
+
+func (f fake) Reconcile(_ context.Context, dryRun bool) []reconcile.Leftover {
+	return []reconcile.Leftover{{JobID: "j", Of: "shell", What: fmt.Sprint(dryRun)}}
+}
+
+func TestReconcile(t *testing.T) {
+	path := socket(t)
+	s, err := Listen(path, fake{})
+	require.NoError(t, err)
+	for _, dry := range []bool{true, false} {
+		left, err := Reconcile(ctx(t), path, dry)
+		require.NoError(t, err)
+		assert.Equal(t, fmt.Sprintf("job j: shell: %v", dry), left[0].String())
+	}
+	require.NoError(t, s.Close())
+}
 
 func TestUpgrade(t *testing.T) {
 	path := socket(t)

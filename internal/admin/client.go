@@ -8,12 +8,16 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/signalman-ci/signalman/internal/reconcile"
 )
 
 const (
-	// questionLimit bounds a question, upgradeLimit an upgrade, for which the new binary is checked first.
-	questionLimit = 10 * time.Second
-	upgradeLimit  = 2 * time.Minute
+	// questionLimit bounds a question, upgradeLimit an upgrade, for which the new binary is checked first, reconcileLimit what
+	// goes through the whole host.
+	questionLimit  = 10 * time.Second
+	upgradeLimit   = 2 * time.Minute
+	reconcileLimit = 10 * time.Minute
 )
 
 // ErrNoSupervisor says that nobody listens at a socket.
@@ -30,6 +34,16 @@ func Upgrade(ctx context.Context, socket string) (version string, err error) {
 	var u upgrade
 	err = call(ctx, upgradeLimit, socket, http.MethodPost, "/v1/upgrade", &u)
 	return u.Version, err
+}
+
+// Reconcile lets the supervisor behind a socket remove what is left of jobs that nobody runs any more, or only tell it.
+func Reconcile(ctx context.Context, socket string, dry bool) (left []reconcile.Leftover, err error) {
+	path := "/v1/reconcile"
+	if dry {
+		path += "?" + dryRun
+	}
+	err = call(ctx, reconcileLimit, socket, http.MethodPost, path, &left)
+	return left, err
 }
 
 func call(ctx context.Context, limit time.Duration, socket, method, path string, result any) error {

@@ -39,7 +39,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			startCommand(), runCommand(), devCommand(), statusCommand(), upgradeCommand(),
+			startCommand(), runCommand(), devCommand(), statusCommand(), upgradeCommand(), reconcileCommand(),
 			{
 				Name: "version", Usage: "print the version",
 				Action: func(c *cli.Context) error {

@@ -46,6 +46,11 @@ func OpenStateDir(path string, shared bool) (*StateDir, error) {
 	if err := os.MkdirAll(filepath.Join(path, "agents"), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot use state folder %s (state-dir): %w", path, err)
 	}
+	return lockStateDir(path)
+}
+
+// lockStateDir makes this supervisor the owner of a state folder as it is.
+func lockStateDir(path string) (*StateDir, error) {
 	s := &StateDir{Path: path, lock: flock.New(filepath.Join(path, "lock"))}
 	switch ok, err := s.lock.TryLock(); {
 	case err != nil:
@@ -53,6 +58,7 @@ func OpenStateDir(path string, shared bool) (*StateDir, error) {
 	case !ok:
 		return nil, fmt.Errorf("cannot use state folder %s: %w; give this one another --state-dir", path, ErrInUse)
 	}
+	var err error
 	if s.InstanceID, err = instanceID(filepath.Join(path, "instance-id")); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -21,14 +21,15 @@ import (
 	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/internal/reconcile"
 	"github.com/signalman-ci/signalman/internal/systemd"
 	"github.com/signalman-ci/signalman/internal/version"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
 const (
-	// sweepInterval is how often the folders of ended jobs are looked through.
-	sweepInterval = time.Hour
+	// tidyInterval is how often it is looked for what is left of ended jobs.
+	tidyInterval = 5 * time.Minute
 	// hookLimit bounds the shutdown hook.
 	hookLimit = 5 * time.Minute
 )
@@ -64,6 +65,9 @@ type Supervisor struct {
 	// changed asks for the manager to be told.
 	changed chan struct{}
 
+	reconciling sync.Mutex
+	reconciler  *reconcile.Reconciler
+
 	mu          sync.Mutex
 	agents      []*agent.Agent
 	interrupted bool
@@ -92,6 +96,7 @@ func Open(s Settings) (_ *Supervisor, err error) {
 	if sup.Agent.Job.Cgroups, err = cgroup.Open(dir.InstanceID); err != nil {
 		s.Logger.Warn("jobs have no cgroups; what escapes a dead worker is found by its environment", "reason", err)
 	}
+	sup.reconciler = newReconciler(dir, sup.runDir, sup.Agent.Job, s.Logger)
 	if systemd.Booted() {
 		sup.Agent.Job.StartScope = systemd.StartScope
 	}
@@ -135,7 +140,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 
 	background, stopBackground := context.WithCancel(ctx)
 	var rest sync.WaitGroup
-	rest.Go(func() { s.sweep(background) })
+	rest.Go(func() { s.tidy(background) })
 	if s.Manager != nil {
 		rest.Go(func() { s.tellManager(background) })
 	}
@@ -327,22 +332,6 @@ func (s *Supervisor) jobUser(slot int) string {
 		return s.JobUsers[slot-1]
 	default:
 		return ""
-	}
-}
-
-// sweep removes the folders of jobs that ended long ago.
-func (s *Supervisor) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepInterval)
-	defer tick.Stop()
-	for {
-		if err := jobdir.Sweep(s.dir.JobsDir(), s.KeepJobs); err != nil {
-			s.Logger.Error("cannot remove old job folders", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
 	}
 }
 

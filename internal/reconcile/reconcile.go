@@ -1,0 +1,231 @@
+// Package reconcile finds what is left of jobs that nobody runs any more, and removes it: what executors have made (their List
+// and Cleanup), cgroups with what runs in them, sockets of dead workers. It touches nothing that isn't marked as this
+// instance's, nor anything of a job that is in progress.
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/signalman-ci/signalman/internal/cgroup"
+	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+const (
+	// listLimit bounds the question to one executor what is left, removeLimit the removal of one leftover.
+	listLimit   = 30 * time.Second
+	removeLimit = time.Minute
+	// socketAge is how old a socket without a listener must be: a worker that starts has made its folder before it listens.
+	socketAge = time.Minute
+)
+
+// Settings are what a Reconciler is given.
+type Settings struct {
+	// InstanceID is the mark of all that is ours.
+	InstanceID string
+	// JobsDir is the folder of the job folders, RunDir that of the workers' sockets.
+	JobsDir, RunDir string
+	Finder          pluginhost.Finder
+	WorkerEnv       []string
+	// Cgroups may be nil.
+	Cgroups *cgroup.Host
+	Logger  hclog.Logger
+}
+
+// Reconciler looks through the host. Its methods are called one at a time.
+type Reconciler struct {
+	Settings
+	told map[string]bool // what couldn't be looked through, so that it is said once
+}
+
+// New makes a Reconciler.
+func New(s Settings) *Reconciler { return &Reconciler{Settings: s, told: map[string]bool{}} }
+
+// Leftover is something of a job that nobody runs any more.
+type Leftover struct {
+	// JobID is "" for what can't be told any more.
+	JobID string `json:"job_id,omitempty"`
+	// Of is the executor that has made it, "cgroup" or "socket".
+	Of string `json:"of"`
+	// What it is, for people.
+	What string `json:"what"`
+
+	remove func(context.Context) error
+}
+
+func (l Leftover) String() string {
+	if l.JobID == "" {
+		return fmt.Sprintf("%s: %s", l.Of, l.What)
+	}
+	return fmt.Sprintf("job %s: %s: %s", l.JobID, l.Of, l.What)
+}
+
+// Find lists what is left, and changes nothing. What can't be looked through is logged, once.
+func (r *Reconciler) Find(ctx context.Context) []Leftover {
+	found := r.ofExecutors(ctx)
+	found = append(found, r.ofCgroups()...)
+	found = append(found, r.sockets()...)
+	// What is in progress is looked for last: what has begun since isn't among what was found before.
+	held, err := r.inProgress()
+	if err != nil {
+		r.tell("the job folders", err)
+		return nil
+	}
+	return slices.DeleteFunc(found, func(l Leftover) bool { return held[l.JobID] })
+}
+
+// Run removes what Find finds and returns what was removed.
+func (r *Reconciler) Run(ctx context.Context) []Leftover {
+	var removed []Leftover
+	for _, l := range r.Find(ctx) {
+		limited, cancel := context.WithTimeout(ctx, removeLimit)
+		err := l.remove(limited)
+		cancel()
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil {
+			r.Logger.Error("cannot remove what is left of a job", "leftover", l.String(), "error", err)
+			continue
+		}
+		r.Logger.Warn("removed what was left of a job that isn't run any more", "leftover", l.String())
+		removed = append(removed, l)
+	}
+	return removed
+}
+
+// inProgress are the jobs that somebody has still to bring to their end.
+func (r *Reconciler) inProgress() (map[string]bool, error) {
+	folders, broken, err := jobdir.Unfinished(r.JobsDir)
+	held := map[string]bool{}
+	for _, f := range folders {
+		held[f.ID()] = true
+	}
+	for path := range broken { // one that is just being made looks like that
+		held[filepath.Base(path)] = true
+	}
+	return held, err
+}
+
+func (r *Reconciler) tell(what string, err error) {
+	if text := what + ": " + err.Error(); !r.told[text] {
+		r.told[text] = true
+		r.Logger.Error("cannot look for what is left of jobs", "in", what, "error", err)
+	}
+}
+
+// ofExecutors asks each executor that is there.
+func (r *Reconciler) ofExecutors(ctx context.Context) []Leftover {
+	var found []Leftover
+	for _, name := range r.Finder.Known() {
+		left, err := r.list(ctx, name)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			r.tell("executor "+name, err)
+		}
+		for _, l := range left {
+			found = append(found, Leftover{JobID: l.JobID, Of: name, What: l.What, remove: func(ctx context.Context) error {
+				return r.withWorker(name, func(w *pluginhost.Worker) error {
+					return w.Cleanup(ctx, &protocol.Job{ID: l.JobID}, &protocol.Settings{InstanceID: r.InstanceID})
+				})
+			}})
+		}
+	}
+	return found
+}
+
+func (r *Reconciler) list(ctx context.Context, executor string) (left []protocol.Leftover, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listLimit)
+	defer cancel()
+	err = r.withWorker(executor, func(w *pluginhost.Worker) error {
+		left, err = w.List(ctx, r.InstanceID)
+		return err
+	})
+	return left, err
+}
+
+// withWorker runs f with a worker that has no job.
+func (r *Reconciler) withWorker(executor string, f func(*pluginhost.Worker) error) error {
+	path, err := r.Finder.Find(executor)
+	if err != nil {
+		return err
+	}
+	worker, err := pluginhost.Start(pluginhost.Launch{
+		Path: path, Env: r.WorkerEnv, StderrPath: os.DevNull, RunDir: r.RunDir, Logger: r.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	defer worker.Kill()
+	return f(worker)
+}
+
+func (r *Reconciler) ofCgroups() []Leftover {
+	if r.Cgroups == nil {
+		return nil
+	}
+	var found []Leftover
+	for _, id := range r.Cgroups.Jobs() {
+		group, ok := r.Cgroups.Find(id)
+		if !ok {
+			continue
+		}
+		pids, err := group.Processes()
+		if err != nil {
+			r.tell("the cgroup of job "+id, err)
+			continue
+		}
+		found = append(found, Leftover{JobID: id, Of: "cgroup", What: fmt.Sprintf("%d processes", len(pids)), remove: func(ctx context.Context) error {
+			return errors.Join(group.Kill(ctx), group.Remove(ctx))
+		}})
+	}
+	return found
+}
+
+// sockets are the folders of sockets that nobody listens on.
+func (r *Reconciler) sockets() []Leftover {
+	entries, err := os.ReadDir(r.RunDir)
+	if err != nil {
+		return nil // there has been no worker yet
+	}
+	var found []Leftover
+	for _, e := range entries {
+		dir := filepath.Join(r.RunDir, e.Name())
+		if info, err := e.Info(); err != nil || !info.IsDir() || time.Since(info.ModTime()) < socketAge || !deserted(dir) {
+			continue
+		}
+		found = append(found, Leftover{Of: "socket", What: dir, remove: func(context.Context) error { return os.RemoveAll(dir) }})
+	}
+	return found
+}
+
+// deserted tells whether a folder holds nothing but sockets without a listener.
+func deserted(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		if e.Type() != os.ModeSocket {
+			return true
+		}
+		conn, err := net.Dial("unix", filepath.Join(dir, e.Name()))
+		if err == nil {
+			_ = conn.Close()
+		}
+		return !errors.Is(err, syscall.ECONNREFUSED)
+	})
+}
