@@ -30,6 +30,7 @@ func (a *Agent) sync(ctx context.Context) time.Duration {
 	}
 	a.lastSync, a.unknownAt, a.proven, a.registered = time.Now(), time.Time{}, true, true
 	a.obey(ctx, answer)
+	a.offered = answer.Action == hub.ActionRunJob && a.current == nil
 	return answer.NextSyncAfter
 }
 
@@ -115,14 +116,7 @@ func (a *Agent) forgotten(ctx context.Context) {
 		a.leave = UnableToSync
 		return
 	}
-	if err := a.register(ctx); err != nil {
-		a.Logger.Error("cannot register again; leaving", "error", err)
-		a.leave = UnableToSync
-		if !a.interrupted().IsZero() {
-			a.leave = Interrupted
-		}
-	}
-	a.lastSync = time.Now()
+	a.rejoin(ctx)
 }
 
 // release lets go of a job whose result the hub knows.
