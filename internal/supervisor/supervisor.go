@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/signalman-ci/signalman/internal/admin"
+	"github.com/signalman-ci/signalman/internal/admission"
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
@@ -42,6 +43,10 @@ type Settings struct {
 	Agent agent.Settings
 	// ShutdownHook is a script to run once, after the last slot has left.
 	ShutdownHook string
+	// Floors are what the host must have free for a slot to ask for a job, AdmissionChecks what else must hold (package
+	// admission).
+	Floors          admission.Floors
+	AdmissionChecks []func() error
 	// KeepJobs is how long the folders of ended jobs stay.
 	KeepJobs time.Duration
 	Logger   hclog.Logger
@@ -50,10 +55,11 @@ type Settings struct {
 // Supervisor runs the slots of one state folder. Run is called once; the other methods are safe for concurrent use.
 type Supervisor struct {
 	Settings
-	dir    *StateDir
-	runDir string
-	admin  *admin.Server
-	began  time.Time
+	dir     *StateDir
+	checker *admission.Checker
+	runDir  string
+	admin   *admin.Server
+	began   time.Time
 
 	mu          sync.Mutex
 	agents      []*agent.Agent
@@ -70,6 +76,7 @@ func Open(s Settings) (_ *Supervisor, err error) {
 		return nil, err
 	}
 	sup := &Supervisor{Settings: s, dir: dir, began: time.Now()}
+	sup.checker = sup.newChecker()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, dir.Close())
@@ -276,6 +283,7 @@ func (s *Supervisor) agentSettings(slot int) (agent.Settings, error) {
 		}
 		a.Job.Home = home
 	}
+	a.Admit = s.admit(a.Job)
 	return a, nil
 }
 
