@@ -47,6 +47,8 @@ type Settings struct {
 	RegisterAgain bool
 	// Drain makes the slot leave as soon as it holds no job.
 	Drain bool
+	// Admit tells why the host has no room for another job; nil if it has, and if Admit itself is nil.
+	Admit func(context.Context) error
 	// File keeps the slot's name and access token across restarts.
 	File string
 	// JobsDir is the folder of the job folders.
@@ -72,6 +74,9 @@ type Limits struct {
 	// Fetch is how long a job request is asked for: 5 minutes. Garbled is the same while what comes is no JSON, which may
 	// be something on the way to the hub, but is more likely the request itself: 15 seconds.
 	Fetch, Garbled time.Duration
+	// Refused is how long a slot that isn't admitted keeps its registration without a sync: 2 minutes, of the hub's 3. Look is
+	// how often it asks to be admitted meanwhile: every 3 seconds.
+	Refused, Look time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -81,6 +86,7 @@ func (l Limits) withDefaults() Limits {
 	}{
 		{&l.Forgotten, 2 * time.Minute}, {&l.Alone, 10 * time.Minute}, {&l.AloneWithJob, 15 * time.Minute},
 		{&l.Farewell, time.Minute}, {&l.Fetch, 5 * time.Minute}, {&l.Garbled, 15 * time.Second},
+		{&l.Refused, 2 * time.Minute}, {&l.Look, 3 * time.Second},
 	} {
 		if *d.value == 0 {
 			*d.value = d.or
@@ -120,6 +126,10 @@ type Agent struct {
 	// registered is set once the hub has taken the registration token in this process, or synced a kept registration.
 	registered bool
 	proven     bool // a sync with this access token has succeeded in this process
+	// pausedAt is set, and pausedBy says why, while the slot asks for no jobs.
+	pausedAt time.Time
+	pausedBy string
+	offered  bool // the hub has given the slot a job that could not be taken yet
 }
 
 // Registering is the State of a slot that has not yet synced.
@@ -197,9 +207,12 @@ func (a *Agent) Run(ctx context.Context) (Reason, error) {
 			go a.runCurrent(ctx, a.current, "")
 			a.dropCurrent(ctx)
 		}
-		if err := a.register(ctx); err != nil {
+		if err := a.join(ctx); err != nil {
 			if errors.Is(err, errHandOver) {
 				return HandedOver, nil
+			}
+			if a.leave != "" {
+				return a.leave, nil
 			}
 			if ctx.Err() != nil || !a.interrupted().IsZero() {
 				return Interrupted, nil //nolint:nilerr // to be interrupted meanwhile is no failure
@@ -211,7 +224,7 @@ func (a *Agent) Run(ctx context.Context) (Reason, error) {
 	if reason == HandedOver {
 		return reason, nil
 	}
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && a.identity.Token != "" {
 		a.disconnect(ctx)
 	}
 	a.setStatus("left", "")
@@ -253,7 +266,7 @@ func (a *Agent) loop(ctx context.Context) Reason {
 		if ctx.Err() != nil {
 			continue
 		}
-		pause := a.sync(ctx)
+		pause := a.turn(ctx)
 		if a.mayLeave() {
 			return a.leave
 		}
@@ -334,7 +347,13 @@ func (a *Agent) apply(e event) {
 	}
 }
 
-func (a *Agent) showState() { a.setStatus(string(a.machine.State()), "") }
+func (a *Agent) showState() {
+	if !a.pausedAt.IsZero() {
+		a.setStatus(paused, a.pausedBy)
+		return
+	}
+	a.setStatus(string(a.machine.State()), "")
+}
 
 func (a *Agent) setStatus(st, problem string) {
 	a.changeStatus(func(s *Status) {

@@ -23,6 +23,13 @@ import (
 // run runs an idle slot until the test's end and gives the reason for which it leaves.
 func run(t *testing.T, h *hubtest.Hub, change func(*agent.Settings)) <-chan agent.Reason {
 	t.Helper()
+	_, left := runAgent(t, h, change)
+	return left
+}
+
+// runAgent is run, and gives the slot too.
+func runAgent(t *testing.T, h *hubtest.Hub, change func(*agent.Settings)) (*agent.Agent, <-chan agent.Reason) {
+	t.Helper()
 	client, err := hub.New(hub.Options{Endpoint: h.Endpoint(), NoHTTPS: true, UserAgent: "test/1"})
 	require.NoError(t, err)
 	dir := t.TempDir()
@@ -31,12 +38,14 @@ func run(t *testing.T, h *hubtest.Hub, change func(*agent.Settings)) <-chan agen
 		File: filepath.Join(dir, "agent.json"), JobsDir: filepath.Join(dir, "jobs"), Logger: hclog.NewNullLogger(),
 	}
 	change(&s)
+	s.Job.Logger = s.Logger
+	a := agent.New(s, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	left := make(chan agent.Reason, 1)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		reason, err := agent.New(s, nil).Run(ctx)
+		reason, err := a.Run(ctx)
 		assert.NoError(t, err)
 		left <- reason
 	}()
@@ -45,7 +54,7 @@ func run(t *testing.T, h *hubtest.Hub, change func(*agent.Settings)) <-chan agen
 		<-ended
 		client.CloseIdleConnections()
 	})
-	return left
+	return a, left
 }
 
 func waitForAgent(t *testing.T, h *hubtest.Hub) {

@@ -67,11 +67,8 @@ func (a *Agent) register(ctx context.Context) error {
 			a.identity = identity{Endpoint: a.Endpoint, Wanted: a.fingerprint(), Name: answer.Name, Token: answer.Token}
 			a.registered, a.proven, a.unknownAt = true, false, time.Time{}
 			a.Logger.Info("registered", "name", answer.Name)
-			raw, err := json.Marshal(a.identity)
-			if err != nil {
-				return err
-			}
-			return jobdir.WriteFile(a.File, raw)
+			a.keepIdentity()
+			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -95,6 +92,18 @@ func (a *Agent) register(ctx context.Context) error {
 			return errors.New("interrupted before the registration")
 		}
 		pause = min(2*pause, time.Minute)
+	}
+}
+
+// keepIdentity writes the registration down for the next supervisor. A slot works without that too, on a full disk say.
+func (a *Agent) keepIdentity() {
+	raw, err := json.Marshal(a.identity)
+	if err == nil {
+		err = jobdir.WriteFile(a.File, raw)
+	}
+	if err != nil {
+		a.Logger.Error("cannot keep the registration; after a crash of the supervisor the slot's job is lost", "error", err)
+		_ = os.Remove(a.File) // that of an earlier registration
 	}
 }
 

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -31,6 +30,7 @@ func (a *Agent) sync(ctx context.Context) time.Duration {
 	}
 	a.lastSync, a.unknownAt, a.proven, a.registered = time.Now(), time.Time{}, true, true
 	a.obey(ctx, answer)
+	a.offered = answer.Action == hub.ActionRunJob && a.current == nil
 	return answer.NextSyncAfter
 }
 
@@ -116,16 +116,7 @@ func (a *Agent) forgotten(ctx context.Context) {
 		a.leave = UnableToSync
 		return
 	}
-	switch err := a.register(ctx); {
-	case errors.Is(err, errHandOver): // the next supervisor meets the same answer
-	case err != nil:
-		a.Logger.Error("cannot register again; leaving", "error", err)
-		a.leave = UnableToSync
-		if !a.interrupted().IsZero() {
-			a.leave = Interrupted
-		}
-	}
-	a.lastSync = time.Now()
+	a.rejoin(ctx)
 }
 
 // release lets go of a job whose result the hub knows.

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"gopkg.in/natefinch/lumberjack.v2"
 
+	"github.com/signalman-ci/signalman/internal/admission"
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/config"
 	"github.com/signalman-ci/signalman/internal/hub"
@@ -193,6 +194,9 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 	return supervisor.Settings{
 		StateDir: cfg.StateDir, Slots: cfg.Concurrency, JobUsers: cfg.JobUsers,
 		ShutdownHook: cfg.Hooks.Shutdown, KeepJobs: cfg.Jobs.Keep, Logger: logger,
+		Floors: admission.Floors{
+			Disk: uint64(cfg.Admission.MinDisk), Memory: uint64(cfg.Admission.MinMemory), Inodes: uint64(cfg.Admission.MinInodes),
+		},
 		Agent: agent.Settings{
 			Hub: client, Endpoint: cfg.Endpoint, RegistrationToken: cfg.Token.Reveal(),
 			RegisterAgain: cfg.OnUnknown == config.OnUnknownRegister, FlushTimeout: cfg.Log.FlushTimeout,

@@ -10,6 +10,7 @@
 package jobdir
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -112,14 +113,21 @@ func Create(jobs string, jobID string, slot int) (*Folder, error) {
 	if err := f.Remove(); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, err)
 	}
+	if err := f.make(); err != nil { // nothing is left that a start would find broken
+		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, errors.Join(err, f.Remove()))
+	}
+	return f, nil
+}
+
+func (f *Folder) make() error {
 	// Who may pass through to tmp, which belongs to the job's user, is decided by the folder above.
 	if err := os.MkdirAll(f.path, 0o711); err != nil {
-		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, err)
+		return err
 	}
 	if err := os.Mkdir(f.TempPath(), 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, err)
+		return err
 	}
-	return f, f.Update(func(*State) {})
+	return f.Update(func(*State) {})
 }
 
 // Open reads a job's folder.
@@ -151,7 +159,8 @@ func (f *Folder) State() State {
 	return f.state
 }
 
-// Update changes job.json, as a whole or not at all, and for good: also if the host loses its power.
+// Update changes job.json, as a whole or not at all, and for good: also if the host loses its power. On a full disk it goes
+// on working.
 func (f *Folder) Update(change func(*State)) error { return f.update(change, WriteFile) }
 
 // Note is Update for what may be an older state after a power loss, and changes often: how much the hub has of the log.
@@ -166,11 +175,46 @@ func (f *Folder) update(change func(*State), write func(string, []byte) error) e
 	if err != nil {
 		return fmt.Errorf("cannot write job.json: %w", err)
 	}
-	if err := write(filepath.Join(f.path, "job.json"), raw); err != nil {
+	path := filepath.Join(f.path, "job.json")
+	raw = padded(raw, stateSize)
+	if err := write(path, raw); err != nil && overwrite(path, raw) != nil {
 		return err
 	}
 	f.state = next
 	return nil
+}
+
+// stateSize is what job.json is filled up to, in bytes: more than its content takes, and within one block, so that the file
+// can be changed where it is when there is no room for another one.
+const stateSize = 2 << 10
+
+// padded fills JSON up to a size with what means nothing in it.
+func padded(raw []byte, size int) []byte {
+	if len(raw) >= size {
+		return raw
+	}
+	return append(raw, append(bytes.Repeat([]byte(" "), size-len(raw)-1), '\n')...)
+}
+
+// overwrite changes a file where it is, without taking more space: by one write within a block, which no end of this process
+// can cut in two. It is for when there is no room for a new file. Content that is longer than what is there is refused.
+func overwrite(path string, content []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() < int64(len(content)) {
+		return fmt.Errorf("%s is too short to be changed where it is", path)
+	}
+	if _, err := file.WriteAt(padded(content, int(info.Size())), 0); err != nil {
+		return err
+	}
+	return file.Sync()
 }
 
 // EventsPath is the event log.

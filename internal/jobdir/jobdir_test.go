@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/signalman-ci/signalman/internal/process"
+	"github.com/signalman-ci/signalman/internal/testdisk"
 )
 
 func create(t *testing.T, jobs, id string, slot int) *Folder {
@@ -293,4 +295,62 @@ func TestSweep(t *testing.T) {
 func TestIgnoreMissing(t *testing.T) {
 	require.NoError(t, ignoreMissing(fmt.Errorf("x: %w", fs.ErrNotExist)))
 	require.Error(t, ignoreMissing(errors.New("x")))
+}
+
+// On a disk without a free byte or inode the folder's state can still be changed, as a whole.
+func TestStateOnAFullDisk(t *testing.T) {
+	for name, fill := range map[string]func(t *testing.T, dir string){
+		"bytes": func(t *testing.T, dir string) { testdisk.Fill(t, dir) },
+		"inodes": func(t *testing.T, dir string) {
+			for i := 0; ; i++ {
+				if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("ballast", i)), nil, 0o600); err != nil {
+					require.ErrorIs(t, err, syscall.ENOSPC)
+					return
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := testdisk.Mount(t, testdisk.Limits{Bytes: 1 << 20, Inodes: 50})
+			f := create(t, dir, "a-job", 1)
+			fill(t, dir)
+			before := names(t, filepath.Join(dir, "a-job"))
+			require.ErrorIs(t, f.SaveRequest([]byte("{}")), syscall.ENOSPC, "it is full")
+			worker := Worker{
+				Executor: strings.Repeat("e", 60), Process: process.Identity{PID: 1 << 22, Start: 1 << 60, Boot: strings.Repeat("b", 36)},
+				Network: "unix", Address: strings.Repeat("s", 107), Protocol: 1,
+			}
+			require.NoError(t, f.Update(func(s *State) { s.Worker, s.StopRequested, s.LogFull = &worker, true, true }))
+			require.NoError(t, f.Note(func(s *State) { s.Acked, s.AckedOffset, s.LostTo = 1<<60, 1<<60, 1<<60 }))
+			require.NoError(t, f.Update(func(s *State) { s.Outcome, s.Worker = "stopped", nil }))
+			assert.Equal(t, before, names(t, filepath.Join(dir, "a-job")))
+			again, err := Open(filepath.Join(dir, "a-job"))
+			require.NoError(t, err)
+			assert.Equal(t, State{
+				JobID: "a-job", Slot: 1, Taken: again.State().Taken, StopRequested: true, LogFull: true,
+				Acked: 1 << 60, AckedOffset: 1 << 60, LostTo: 1 << 60, Outcome: "stopped",
+			}, again.State())
+			require.NoError(t, f.Finish())
+			again, err = Open(filepath.Join(dir, "a-job"))
+			require.NoError(t, err)
+			assert.False(t, again.State().Done.IsZero())
+
+			_, err = Create(dir, "another", 2)
+			require.ErrorIs(t, err, syscall.ENOSPC)
+			assert.NoDirExists(t, filepath.Join(dir, "another"), "a start would find it broken")
+		})
+	}
+}
+
+// What doesn't fit where it is stays as it was.
+func TestStateThatOutgrowsAFullDisk(t *testing.T) {
+	dir := testdisk.Mount(t, testdisk.Limits{Bytes: 1 << 20})
+	f := create(t, dir, "a-job", 1)
+	free := testdisk.Fill(t, dir)
+	require.ErrorIs(t, f.Update(func(s *State) { s.Outcome = strings.Repeat("x", 5000) }), syscall.ENOSPC)
+	again, err := Open(filepath.Join(dir, "a-job"))
+	require.NoError(t, err)
+	assert.Empty(t, again.State().Outcome+f.State().Outcome)
+	free()
+	require.NoError(t, f.Update(func(s *State) { s.Outcome = strings.Repeat("x", 5000) }))
 }

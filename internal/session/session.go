@@ -253,9 +253,26 @@ func (s *Shell) usable(ctx context.Context) error {
 	}
 }
 
-// writeScript puts script into a new file that the shell's user can read, and returns its path.
+// writeScript puts script into a new file that only the shell's user can read, and returns its path. Where the job's disk is full
+// that is a file elsewhere: a job that has no room for a command of its own could not even clean up.
 func (s *Shell) writeScript(script string) (path string, err error) {
-	f, err := os.CreateTemp(s.options.ScriptDir, "command-*.sh")
+	for _, dir := range []string{s.options.ScriptDir, os.TempDir(), "/dev/shm"} {
+		var elsewhere error
+		if path, elsewhere = s.writeScriptIn(dir, script); elsewhere == nil {
+			return path, nil
+		}
+		if err == nil {
+			err = elsewhere
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			break
+		}
+	}
+	return "", err
+}
+
+func (s *Shell) writeScriptIn(dir, script string) (path string, err error) {
+	f, err := os.CreateTemp(dir, "command-*.sh")
 	if err != nil {
 		return "", fmt.Errorf("cannot write the command's file: %w", err)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/signalman-ci/signalman/internal/testdisk"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
@@ -668,4 +669,22 @@ func BenchmarkOpen(b *testing.B) {
 		require.NoError(b, err)
 		require.NoError(b, s.Close())
 	}
+}
+
+// On a full disk a shell still runs commands: their files are elsewhere meanwhile, and go as well.
+func TestCommandsOnAFullDisk(t *testing.T) {
+	elsewhere := t.TempDir()
+	t.Setenv("TMPDIR", elsewhere)
+	full := testdisk.Mount(t, testdisk.Limits{Bytes: 1 << 20})
+	s := open(t, func(o *Options) { o.ScriptDir = full })
+	s.gives("x=1", "", 0)
+	free := testdisk.Fill(t, full)
+	s.gives("echo $((x + 1))", "2\n", 0)
+	s.gives(": > "+full+"/new 2>/dev/null && echo y > "+full+"/new", "bash: echo: write error: No space left on device\n", 1)
+	left, err := os.ReadDir(elsewhere)
+	require.NoError(t, err)
+	assert.Empty(t, left)
+	free()
+	require.NoError(t, os.Remove(filepath.Join(full, "new")))
+	s.gives("echo again", "again\n", 0)
 }

@@ -17,12 +17,11 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/signalman-ci/signalman/internal/admin"
+	"github.com/signalman-ci/signalman/internal/admission"
 	"github.com/signalman-ci/signalman/internal/agent"
-	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/reconcile"
-	"github.com/signalman-ci/signalman/internal/systemd"
 	"github.com/signalman-ci/signalman/internal/version"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -45,6 +44,10 @@ type Settings struct {
 	Agent agent.Settings
 	// ShutdownHook is a script to run once, after the last slot has left.
 	ShutdownHook string
+	// Floors are what the host must have free for a slot to ask for a job, AdmissionChecks what else must hold (package
+	// admission).
+	Floors          admission.Floors
+	AdmissionChecks []func() error
 	// KeepJobs is how long the folders of ended jobs stay.
 	KeepJobs time.Duration
 	// CheckUpgrade lets the binary that would take this one's place check whether it could, and tells its version; nil: there is no
@@ -58,10 +61,11 @@ type Settings struct {
 // Supervisor runs the slots of one state folder. Run is called once; the other methods are safe for concurrent use.
 type Supervisor struct {
 	Settings
-	dir    *StateDir
-	runDir string
-	admin  *admin.Server
-	began  time.Time
+	dir     *StateDir
+	checker *admission.Checker
+	runDir  string
+	admin   *admin.Server
+	began   time.Time
 	// changed asks for the manager to be told.
 	changed chan struct{}
 
@@ -93,13 +97,9 @@ func Open(s Settings) (_ *Supervisor, err error) {
 	if sup.runDir, err = makeRunDir(dir.Path); err != nil {
 		return nil, err
 	}
-	if sup.Agent.Job.Cgroups, err = cgroup.Open(dir.InstanceID); err != nil {
-		s.Logger.Warn("jobs have no cgroups; what escapes a dead worker is found by its environment", "reason", err)
-	}
+	sup.openCgroups()
+	sup.checker = sup.newChecker()
 	sup.reconciler = newReconciler(dir, sup.runDir, sup.Agent.Job, s.Logger)
-	if systemd.Booted() {
-		sup.Agent.Job.StartScope = systemd.StartScope
-	}
 	if sup.admin, err = admin.Listen(filepath.Join(sup.runDir, admin.SocketName), sup); err != nil {
 		return nil, err
 	}
@@ -319,6 +319,7 @@ func (s *Supervisor) agentSettings(slot int) (agent.Settings, error) {
 		}
 		a.Job.Home = home
 	}
+	a.Admit = s.admit(a.Job)
 	return a, nil
 }
 

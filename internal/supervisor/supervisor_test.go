@@ -3,6 +3,7 @@ package supervisor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,8 +15,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/signalman-ci/signalman/internal/admission"
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/internal/testdisk"
 )
 
 func open(t *testing.T, s Settings) (*Supervisor, *bytes.Buffer) {
@@ -110,6 +113,32 @@ func TestJobUsers(t *testing.T) {
 
 	_, err = Open(Settings{Slots: 3, JobUsers: []string{"ci1", "ci2"}, StateDir: t.TempDir()})
 	assert.ErrorContains(t, err, "job-user names 2 users for 3 slots")
+}
+
+// A slot is admitted by the room in the state folder, in /tmp and in its own home, and by what else is to hold.
+func TestAdmission(t *testing.T) {
+	full, room := testdisk.Mount(t, testdisk.Limits{Bytes: 1 << 20}), testdisk.Mount(t, testdisk.Limits{Bytes: 4 << 20})
+	admit := func(change func(*Settings)) error {
+		set := Settings{Slots: 1, StateDir: filepath.Join(room, "state"), Floors: admission.Floors{Disk: 2 << 20}}
+		change(&set)
+		t.Setenv("HOME", full)
+		var err error
+		t.Run("admit", func(t *testing.T) {
+			sup, _ := open(t, set)
+			a, settingsErr := sup.agentSettings(1)
+			require.NoError(t, settingsErr)
+			err = a.Admit(context.Background())
+		})
+		return err
+	}
+	require.NoError(t, admit(func(s *Settings) { s.Slots = 2 }), "with a home in the state folder")
+	require.ErrorContains(t, admit(func(*Settings) {}), "of disk free at "+full+" (admission.min-disk is 2 MiB)")
+	require.NoError(t, admit(func(s *Settings) { s.JobUsers = []string{"root"} }))
+	require.ErrorContains(t, admit(func(s *Settings) { s.Slots, s.StateDir = 2, filepath.Join(full, "state") }), full)
+	require.ErrorContains(t, admit(func(s *Settings) { s.Slots, s.Floors.Disk = 2, 1<<62 }), "/tmp")
+	require.EqualError(t, admit(func(s *Settings) {
+		s.Slots, s.AdmissionChecks = 2, []func() error{func() error { return errors.New("limits can't be enforced") }}
+	}), "limits can't be enforced")
 }
 
 func TestRecoverSortsJobsBySlotAndSetsBrokenFoldersAside(t *testing.T) {

@@ -84,6 +84,7 @@ type Uploader struct {
 	size     int // bytes a batch may have
 	events   int
 	pin      *pin
+	unsaved  bool // the last Save failed
 }
 
 // pin keeps every batch beginning at one place as long as a request from there, whose fate isn't known, may still be carried
@@ -344,9 +345,11 @@ func (u *Uploader) save(lostTo int64) {
 	if u.pin != nil {
 		certain, lostTo = u.pin.at, u.pin.end
 	}
-	if err := u.Save(certain, lostTo); err != nil {
+	err := u.Save(certain, lostTo)
+	if err != nil && !u.unsaved { // once, not for every batch
 		u.Logger.Warn("cannot note how much of the log the hub has", "error", err)
 	}
+	u.unsaved = err != nil
 }
 
 func (u *Uploader) full(b eventlog.Batch) bool {

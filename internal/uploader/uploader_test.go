@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -357,4 +358,22 @@ func TestNotesThatCannotBeSavedDoNotStopTheShipping(t *testing.T) {
 	up.Finish()
 	require.NoError(t, up.ended())
 	assert.Equal(t, w.file(), string(w.hub.Log(w.job)))
+}
+
+// What can't be noted, on a full disk say, is shipped all the same, and told once.
+func TestLogIsShippedThoughNothingCanBeNoted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, hubtest.Options{}, nil)
+	w.write(9000, 300)
+	var log bytes.Buffer
+	o := w.options()
+	o.Logger = hclog.New(&hclog.LoggerOptions{Output: &log})
+	var saves int
+	o.Save = func(p Position, lostTo int64) error {
+		saves++
+		return errors.Join(w.save(p, lostTo), errors.New("no space left on device")) // kept for the test's own sake
+	}
+	w.start(New(o)).finish()
+	assert.Greater(t, saves, 1)
+	assert.Equal(t, 1, strings.Count(log.String(), "cannot note how much of the log the hub has"), log.String())
 }
