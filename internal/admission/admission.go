@@ -49,7 +49,7 @@ type look struct {
 }
 
 // New makes a checker for the folders that all slots work in. More are further checks: what they return is told
-// as it is, and has to be one line.
+// as it is, and has to be one line; none is called again before it has returned.
 func New(floors Floors, folders []string, more ...func() error) *Checker {
 	return &Checker{floors: floors, folders: folders, more: more, looks: map[string]look{}}
 }

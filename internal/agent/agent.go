@@ -139,7 +139,8 @@ const Registering = "registering"
 type Status struct {
 	Slot int    `json:"slot"`
 	Name string `json:"name,omitempty"`
-	// State is one of the state machine's, Registering before, or "left" after.
+	// State is one of the state machine's, Registering before, "left" after, or "paused" while it
+	// asks for no jobs.
 	State string    `json:"state"`
 	JobID string    `json:"job_id,omitempty"`
 	Since time.Time `json:"since"`

@@ -19,6 +19,8 @@ const paused = "paused"
 // can't sync.
 func (a *Agent) turn(ctx context.Context) time.Duration {
 	switch {
+	case a.identity.Token == "": // handed over while it was away
+		return a.Limits.Look
 	case !a.asksForJobs() || a.admitted(ctx):
 		return a.sync(ctx)
 	case ctx.Err() != nil || time.Since(a.pausedAt) < a.silence():
@@ -93,7 +95,7 @@ func (a *Agent) rejoin(ctx context.Context) {
 	a.lastSync = time.Now()
 	switch {
 	case err == nil, a.leave != "", ctx.Err() != nil:
-	case errors.Is(err, errHandOver): // the next supervisor registers
+	case errors.Is(err, errHandOver): // the next supervisor meets the same answer, or has no registration to go on with
 	case !a.interrupted().IsZero():
 		a.leave = Interrupted
 	default:

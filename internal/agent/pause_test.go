@@ -344,3 +344,36 @@ func (b *logBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
+
+// An upgrade while a slot is paused takes place at once, and is no goodbye to the hub.
+func TestHandedOverWhilePaused(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		shut                  bool
+		refused               time.Duration
+		registers, goneBefore int
+	}{
+		"not registered yet":      {shut: true, refused: time.Hour},
+		"registered":              {refused: time.Hour, registers: 1},
+		"not registered any more": {refused: time.Millisecond, registers: 1, goneBefore: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := hubtest.Start(t, hubtest.Options{})
+			p := startPausable(t, h, func(s *agent.Settings, g *gate) {
+				s.Limits.Refused = c.refused
+				g.shut.Store(c.shut)
+			})
+			if !c.shut {
+				waitForAgent(t, h)
+				p.gate.shut.Store(true)
+			}
+			p.requirePaused(t)
+			p.waitFor(t, "it doesn't disconnect", func() bool { return h.Requests(hubtest.Disconnect) == c.goneBefore })
+			p.gate.look(t)
+			p.HandOver()
+			assert.Equal(t, agent.HandedOver, reasonOf(t, p.left))
+			assert.Equal(t, []int{c.registers, c.goneBefore}, []int{h.Requests(hubtest.Register), h.Requests(hubtest.Disconnect)})
+		})
+	}
+}

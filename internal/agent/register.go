@@ -102,7 +102,7 @@ func (a *Agent) keepIdentity() {
 		err = jobdir.WriteFile(a.File, raw)
 	}
 	if err != nil {
-		a.Logger.Error("cannot keep the registration; after a crash of the supervisor the slot's job is lost", "error", err)
+		a.Logger.Error("cannot keep the registration; another supervisor could not go on with it, nor with the slot's job", "error", err)
 		_ = os.Remove(a.File) // that of an earlier registration
 	}
 }

@@ -97,6 +97,9 @@ var ErrLeft = errors.New("the job was left to its worker")
 // When ctx ends Run returns its error; the job is asked to stop and not waited for.
 func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, control Control) (protocol.Result, error) {
 	if result, ok := j.ended(); ok {
+		if known := j.folder.State().Worker; known != nil { // its supervisor died or left before it could see to this
+			pluginhost.End(address(known))
+		}
 		j.disband()
 		return result, nil
 	}
@@ -213,11 +216,13 @@ func (j *Job) choose(req *request.Request) (string, error) {
 	return wish, nil
 }
 
+func address(w *jobdir.Worker) pluginhost.Address {
+	return pluginhost.Address{Process: w.Process, Network: w.Network, Socket: w.Address, Protocol: w.Protocol}
+}
+
 // attach finds a worker that another supervisor has launched.
 func (j *Job) attach(known *jobdir.Worker, req *request.Request) (*pluginhost.Worker, *problem) {
-	addr := pluginhost.Address{
-		Process: known.Process, Network: known.Network, Socket: known.Address, Protocol: known.Protocol,
-	}
+	addr := address(known)
 	j.findGroup()
 	worker, err := pluginhost.Attach(addr, j.logger)
 	if err == nil {
