@@ -385,7 +385,7 @@ type sectionLog struct{ r *runner }
 func (l sectionLog) Section(directive string) (io.Writer, func(int)) {
 	started := time.Now()
 	l.r.append(eventlog.CmdStarted(started, directive))
-	out := eventlog.NewOutputWriter(l.r.events)
+	out := eventlog.NewOutputWriter(l.r.events, nil)
 	return out, func(exitCode int) {
 		if err := out.Close(); err != nil {
 			l.r.logError.Do(func() { l.r.logger.Error("cannot write the event log", "error", err) })
