@@ -17,6 +17,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/pluginhost"
 	"github.com/signalman-ci/signalman/internal/request"
 	"github.com/signalman-ci/signalman/shared/eventlog"
+	"github.com/signalman-ci/signalman/shared/mask"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
@@ -52,6 +53,8 @@ type Settings struct {
 	BaseEnv   []protocol.EnvVar
 	// Env are variables that every job gets; the job's own win.
 	Env []protocol.EnvVar
+	// Secrets says which variables and files are masked in the log, besides those that are known to be secret.
+	Secrets Secrets
 	// Home and User are those of protocol.Settings.
 	Home, User  string
 	InstanceID  string
@@ -83,7 +86,7 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, s
 	}
 	worker, problem := j.worker(req, requestErr, stop)
 	if problem != nil {
-		return problem.result, j.closeLog(*problem)
+		return problem.result, j.closeLog(*problem, req)
 	}
 	problem, err := j.watch(ctx, worker, stop)
 	if err != nil {
@@ -94,7 +97,7 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, s
 		return result, nil
 	}
 	j.cleanup(req)
-	return problem.result, j.closeLog(*problem)
+	return problem.result, j.closeLog(*problem, req)
 }
 
 // problem is how a job ends without its worker.
@@ -126,6 +129,7 @@ func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{
 	if err != nil {
 		return nil, cannotStart(err)
 	}
+	j.logUnmasked(j.prepared(req.Job), j.settings())
 	// From here on another supervisor would look for this worker rather than launch one.
 	addr := worker.Address()
 	if err := j.folder.Update(func(s *jobdir.State) {
@@ -148,7 +152,7 @@ func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{
 func (j *Job) start(worker *pluginhost.Worker, req *request.Request) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
-	return worker.Start(ctx, j.withAgentEnv(req.Job), j.settings())
+	return worker.Start(ctx, j.prepared(req.Job), j.settings())
 }
 
 func (j *Job) launch(req *request.Request) (worker *pluginhost.Worker, executor string, err error) {
@@ -323,10 +327,14 @@ func (j *Job) cleanup(req *request.Request) {
 	}
 }
 
-// closeLog ends a log whose worker doesn't run: the open section, a section that says why, and the job.
-func (j *Job) closeLog(p problem) error {
+// closeLog ends a log whose worker doesn't run: the open section, a section that says why, and the job. The open section's
+// directive is masked already.
+func (j *Job) closeLog(p problem, req *request.Request) error {
 	if p.text == "" {
 		return nil
+	}
+	if req != nil {
+		p.text = mask.New(protocol.Secrets(j.prepared(req.Job), j.settings())).String(p.text)
 	}
 	j.logger.Error("the job ends without its worker", "reason", p.text, "result", p.result)
 	path := j.folder.EventsPath()
@@ -354,16 +362,17 @@ func (j *Job) closeLog(p problem) error {
 	return errors.Join(w.Append(events...), w.Close())
 }
 
-func (j *Job) withAgentEnv(job *protocol.Job) *protocol.Job {
+// prepared is a job as its worker gets it: with the variables that every job has, its secrets marked.
+func (j *Job) prepared(job *protocol.Job) *protocol.Job {
 	out := *job
-	out.Env = append(slices.Clone(j.Env), job.Env...)
-	return &out
+	out.Env = slices.Concat(j.Env, job.Env)
+	return j.Secrets.mark(&out)
 }
 
 func (j *Job) settings() *protocol.Settings {
 	return &protocol.Settings{
 		LogPath: j.folder.EventsPath(), LogMaxBytes: j.LogMaxBytes, TempDir: j.folder.TempPath(),
-		Home: j.Home, User: j.User, BaseEnv: j.BaseEnv, InstanceID: j.InstanceID,
+		Home: j.Home, User: j.User, BaseEnv: j.Secrets.vars(j.BaseEnv), InstanceID: j.InstanceID,
 		PreHook: j.PreHook, PostHook: j.PostHook, StopGrace: j.StopGrace,
 	}
 }

@@ -8,7 +8,6 @@ package mask
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"unicode/utf8"
 )
@@ -37,11 +36,15 @@ type Secret struct {
 	File bool
 }
 
+// Why a secret isn't masked, for people.
+const (
+	TooShort = "its value has fewer than 6 characters"
+	TooLarge = "it is too large; all large secrets of a job may have 4 MiB together"
+)
+
 // Skipped is a secret that New leaves alone.
 type Skipped struct {
 	Name string
-	// Why is half a sentence, without the value.
-	Why string
 	// Short tells that the value is too short, rather than too large.
 	Short bool
 }
@@ -81,19 +84,13 @@ func plan(secrets []Secret) []level {
 
 func isShort(value string) bool { return len(trim(value)) < MinLength }
 
-// Check tells which of the secrets New would leave alone.
+// Check tells which of the secrets New would leave alone. A value of white space is none.
 func Check(secrets []Secret) []Skipped {
 	var skipped []Skipped
 	for i, l := range plan(secrets) {
-		if l != nothing {
-			continue
+		if value := secrets[i].Value; l == nothing && trim(value) != "" {
+			skipped = append(skipped, Skipped{Name: secrets[i].Name, Short: isShort(value)})
 		}
-		s := Skipped{Name: secrets[i].Name, Short: isShort(secrets[i].Value)}
-		s.Why = fmt.Sprintf("its value has fewer than %d characters", MinLength)
-		if !s.Short {
-			s.Why = fmt.Sprintf("it is too large: all of a job's large secrets may have %d MiB together", largeTotal>>20)
-		}
-		skipped = append(skipped, s)
 	}
 	return skipped
 }
