@@ -87,11 +87,12 @@ func (j *Job) logUnmasked(job *protocol.Job, settings *protocol.Settings) {
 			large = append(large, s.Name)
 		}
 	}
-	tell := func(names []string, why string) {
-		if slices.Sort(names); len(names) > 0 {
-			j.logger.Warn("not masked in the log: "+why, "names", slices.Compact(names))
-		}
+	slices.Sort(short)
+	slices.Sort(large)
+	if len(short) > 0 {
+		j.logger.Info("not masked in the log: "+mask.TooShort, "names", slices.Compact(short))
 	}
-	tell(short, mask.TooShort)
-	tell(large, mask.TooLarge)
+	if len(large) > 0 {
+		j.logger.Warn("not masked in the log: "+mask.TooLarge, "names", slices.Compact(large))
+	}
 }
