@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 
+	"github.com/signalman-ci/signalman/internal/config"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/request"
@@ -64,7 +65,7 @@ func runJobFile(c *cli.Context, path string) (err error) {
 	j := job.New(job.Settings{
 		Finder: workers, Executors: map[string]string{"dockercompose": "compose"}, RunDir: filepath.Join(dir, "run"),
 		WorkerEnv: job.WorkerEnv(os.Environ()), BaseEnv: job.BaseEnv(os.Environ(), nil), InstanceID: filepath.Base(dir),
-		StopGrace: protocol.DefaultStopGrace, Logger: logger,
+		Secrets: job.Secrets(config.DefaultSecrets()), StopGrace: protocol.DefaultStopGrace, Logger: logger,
 	}, folder)
 
 	stop := make(chan struct{})

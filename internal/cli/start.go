@@ -210,6 +210,7 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 				Executors:    map[string]string{"shell": cfg.Executors.Shell, "dockercompose": cfg.Executors.DockerCompose},
 				JobExecutors: cfg.JobExecutors,
 				WorkerEnv:    job.WorkerEnv(os.Environ()), BaseEnv: job.BaseEnv(os.Environ(), cfg.PassEnv), Env: env,
+				Secrets: job.Secrets(cfg.Secrets),
 				PreHook: protocol.Hook{
 					Path: cfg.Hooks.PreJob, Source: cfg.Hooks.SourcePreJob, FailJob: cfg.Hooks.FailOnPreJobError,
 				},

@@ -127,6 +127,9 @@ func defaults() *Config {
 	return c
 }
 
+// DefaultSecrets is what is masked where there is no configuration.
+func DefaultSecrets() Secrets { return defaults().Secrets }
+
 // finish does what concerns more than one option: defaults that depend on others, and rules between them.
 func (c *Config) finish(s Sources) (warnings []string, err error) {
 	if err := c.required(); err != nil {

@@ -6,7 +6,9 @@ import (
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/request"
 	"github.com/signalman-ci/signalman/shared/eventlog"
+	"github.com/signalman-ci/signalman/shared/mask"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
@@ -30,10 +32,14 @@ func (j *Job) lastWords() string {
 	return ""
 }
 
-// closeLog ends a log whose worker doesn't run: the open section, a section that says why, and the job.
-func (j *Job) closeLog(p problem) error {
+// closeLog ends a log whose worker doesn't run: the open section, a section that says why, and the job. The open section's
+// directive is masked already.
+func (j *Job) closeLog(p problem, req *request.Request) error {
 	if p.text == "" {
 		return nil
+	}
+	if req != nil {
+		p.text = mask.New(protocol.Secrets(j.prepared(req.Job), j.settings())).String(p.text)
 	}
 	j.logger.Error("the job ends without its worker", "reason", p.text, "result", p.result)
 	path := j.folder.EventsPath()

@@ -47,6 +47,8 @@ type Settings struct {
 	BaseEnv   []protocol.EnvVar
 	// Env are variables that every job gets; the job's own win.
 	Env []protocol.EnvVar
+	// Secrets says which variables and files are masked in the log, besides those that are known to be secret.
+	Secrets Secrets
 	// Home and User are those of protocol.Settings.
 	Home, User  string
 	InstanceID  string
@@ -111,7 +113,7 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, c
 	worker, problem := j.worker(req, requestErr, control.Stop)
 	if problem != nil {
 		j.disband()
-		return problem.result, j.closeLog(*problem)
+		return problem.result, j.closeLog(*problem, req)
 	}
 	problem, err := j.watch(ctx, worker, control)
 	if err != nil {
@@ -123,7 +125,7 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, c
 		return result, nil
 	}
 	j.cleanup(req)
-	return problem.result, j.closeLog(*problem)
+	return problem.result, j.closeLog(*problem, req)
 }
 
 // worker launches the job's worker and gives it the job, or finds it again.
@@ -147,6 +149,7 @@ func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{
 		worker.Kill()
 		return nil, cannotStart(err)
 	}
+	j.logUnmasked(j.prepared(req.Job), j.settings())
 	// From here on another supervisor would look for this worker rather than launch one.
 	addr := worker.Address()
 	if err := j.folder.Update(func(s *jobdir.State) {
@@ -173,7 +176,7 @@ func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{
 func (j *Job) start(worker *pluginhost.Worker, req *request.Request) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
 	defer cancel()
-	err := worker.Start(ctx, j.withAgentEnv(req.Job), j.settings())
+	err := worker.Start(ctx, j.prepared(req.Job), j.settings())
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("the worker did not accept the job in %v", startLimit)
 	}
@@ -290,16 +293,17 @@ func (j *Job) cleanup(req *request.Request) {
 	}
 }
 
-func (j *Job) withAgentEnv(job *protocol.Job) *protocol.Job {
+// prepared is a job as its worker gets it: with the variables that every job has, its secrets marked.
+func (j *Job) prepared(job *protocol.Job) *protocol.Job {
 	out := *job
-	out.Env = append(slices.Clone(j.Env), job.Env...)
-	return &out
+	out.Env = slices.Concat(j.Env, job.Env)
+	return j.Secrets.mark(&out)
 }
 
 func (j *Job) settings() *protocol.Settings {
 	return &protocol.Settings{
 		LogPath: j.folder.EventsPath(), LogMaxBytes: j.LogMaxBytes, TempDir: j.folder.TempPath(),
-		Home: j.Home, User: j.User, BaseEnv: j.BaseEnv, InstanceID: j.InstanceID,
+		Home: j.Home, User: j.User, BaseEnv: j.Secrets.vars(j.BaseEnv), InstanceID: j.InstanceID,
 		PreHook: j.PreHook, PostHook: j.PostHook, StopGrace: j.StopGrace, Limits: j.Limits, Cgroups: j.jobCgroups(),
 	}
 }

@@ -516,7 +516,7 @@ func TestCloseLogBetweenSections(t *testing.T) {
 	now := time.Now()
 	require.NoError(t, log.Append(eventlog.JobStarted(now), eventlog.CmdStarted(now, "a"), eventlog.CmdFinished(now, "a", 0, now, now)))
 	require.NoError(t, log.Close())
-	require.NoError(t, New(w.settings, w.folder).closeLog(problem{directive: endDirective, text: "Because.", result: protocol.Failed}))
+	require.NoError(t, New(w.settings, w.folder).closeLog(problem{directive: endDirective, text: "Because.", result: protocol.Failed}, nil))
 	assert.Equal(t, map[string]string{"a": "", endDirective: "Because.\n"}, w.requireLog(protocol.Failed))
 }
 

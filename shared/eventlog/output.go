@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/signalman-ci/signalman/shared/mask"
 )
 
 const (
@@ -120,14 +122,17 @@ type Appender interface {
 	Append(events ...Event) error
 }
 
-// OutputWriter turns what a command prints into cmd_output events. A line that comes alone is appended at once, a flood in
-// events of MaxOutput, all the rest after 20 ms at most. It may be used concurrently.
+// OutputWriter turns what a command prints into cmd_output events, without the secrets in it. A line that comes alone is appended
+// at once, a flood in events of MaxOutput, all the rest after 20 ms at most; but for an end that may be the beginning of a
+// secret, which waits for what follows. It may be used concurrently.
 type OutputWriter struct {
 	log Appender
 
 	mu      sync.Mutex
 	decoder OutputDecoder
-	text    []byte
+	decoded []byte
+	masked  *mask.Stream
+	text    []byte // decoded and masked
 	events  []Event
 	flushed time.Time   // when events were last appended
 	timer   *time.Timer // nil unless text waits
@@ -136,9 +141,9 @@ type OutputWriter struct {
 	closed  bool
 }
 
-// NewOutputWriter makes a writer of output to log. It has to be closed.
-func NewOutputWriter(log Appender) *OutputWriter {
-	return &OutputWriter{log: log}
+// NewOutputWriter makes a writer of output to log, which masks secrets; nil masks nothing. It has to be closed.
+func NewOutputWriter(log Appender, secrets *mask.Masker) *OutputWriter {
+	return &OutputWriter{log: log, masked: secrets.NewStream()}
 }
 
 // Write takes output. An error of the log doesn't concern the command that prints: Flush and Close return it. Write itself
@@ -150,7 +155,8 @@ func (o *OutputWriter) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("cannot write output: %w", os.ErrClosed)
 	}
 	for chunk := range slices.Chunk(p, writeChunk) {
-		o.text = o.decoder.Decode(o.text, chunk)
+		o.decoded = o.decoder.Decode(o.decoded[:0], chunk)
+		o.text = o.masked.Append(o.text, o.decoded)
 		if len(o.text) >= MaxOutput || bytes.HasSuffix(o.text, []byte("\n")) && time.Since(o.flushed) >= outputDelay {
 			o.appendText()
 		}
@@ -189,17 +195,21 @@ func (o *OutputWriter) appendText() {
 	o.events, o.text = o.events[:0], o.text[:0]
 }
 
-// Flush appends all that was written, also the beginning of a character that isn't complete, and returns the first error
-// of the log so far.
+// Flush appends all that was written, also the beginning of a character that isn't complete, but not what may be that of a
+// secret. It returns the first error of the log so far.
 func (o *OutputWriter) Flush() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.flush()
+	o.flush(false)
 	return o.err
 }
 
-func (o *OutputWriter) flush() {
-	o.text = o.decoder.Flush(o.text)
+func (o *OutputWriter) flush(end bool) {
+	o.decoded = o.decoder.Flush(o.decoded[:0])
+	o.text = o.masked.Append(o.text, o.decoded)
+	if end {
+		o.text = o.masked.Flush(o.text)
+	}
 	o.appendText()
 }
 
@@ -208,7 +218,7 @@ func (o *OutputWriter) Close() error {
 	o.mu.Lock()
 	if !o.closed {
 		o.closed = true
-		o.flush()
+		o.flush(true)
 	}
 	err := o.err
 	o.mu.Unlock()

@@ -2,7 +2,9 @@ package eventlog
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync"
@@ -13,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/signalman-ci/signalman/shared/mask"
 )
 
 func TestOutputDecoder(t *testing.T) {
@@ -82,7 +86,7 @@ func (r *recorder) outputs() []string {
 func TestOutputWriterTiming(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &recorder{}
-		o := NewOutputWriter(log)
+		o := NewOutputWriter(log, nil)
 		write := func(s string) {
 			n, err := o.Write([]byte(s))
 			require.NoError(t, err)
@@ -118,7 +122,7 @@ func TestOutputWriterTiming(t *testing.T) {
 
 func TestOutputWriterCutsAFlood(t *testing.T) {
 	log := &recorder{}
-	o := NewOutputWriter(log)
+	o := NewOutputWriter(log, nil)
 	text := strings.Repeat("€", 100_000)
 	_, err := o.Write([]byte(text))
 	require.NoError(t, err)
@@ -132,7 +136,7 @@ func TestOutputWriterCutsAFlood(t *testing.T) {
 
 func TestOutputWriterKeepsErrors(t *testing.T) {
 	log := &recorder{err: errors.New("full")}
-	o := NewOutputWriter(log)
+	o := NewOutputWriter(log, nil)
 	_, err := o.Write([]byte("x\n"))
 	require.NoError(t, err)
 	assert.EqualError(t, o.Flush(), "full")
@@ -144,7 +148,7 @@ func TestOutputWriterKeepsErrors(t *testing.T) {
 
 func TestOutputWriterConcurrently(t *testing.T) {
 	log := &recorder{}
-	o := NewOutputWriter(log)
+	o := NewOutputWriter(log, nil)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -158,14 +162,89 @@ func TestOutputWriterConcurrently(t *testing.T) {
 	assert.Len(t, strings.Join(log.outputs(), ""), 8*2000*len("some text, not a line "))
 }
 
+// secretsOf makes a masker of variables.
+func secretsOf(values ...string) *mask.Masker {
+	var secrets []mask.Secret
+	for _, v := range values {
+		secrets = append(secrets, mask.Secret{Value: v})
+	}
+	return mask.New(secrets)
+}
+
+// What may be the beginning of a secret waits, and nothing else does.
+func TestOutputWriterHoldsBackLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &recorder{}
+		o := NewOutputWriter(log, secretsOf("first\r\nsecond", "hunter2"))
+		write := func(s string) {
+			_, err := o.Write([]byte(s))
+			require.NoError(t, err)
+			time.Sleep(outputDelay) //nolint:forbidigo // no time passes: the bubble's clock jumps
+			synctest.Wait()
+		}
+		write("a line\n")
+		assert.Equal(t, []string{"a line\n"}, log.outputs())
+		write("the password is hun")
+		assert.Equal(t, []string{"a line\n", "the password is "}, log.outputs())
+		require.NoError(t, o.Flush())
+		write("t")
+		assert.Len(t, log.outputs(), 2)
+		write("er2")
+		write("hun")
+		assert.Equal(t, []string{"a line\n", "the password is ", "***"}, log.outputs())
+		write("gry")
+		assert.Equal(t, "hungry", log.outputs()[3])
+		write("\nfir")
+		assert.Equal(t, "\n", log.outputs()[4])
+		write("st\r")
+		write("\nsec")
+		write("ond\nfirst\nsec")
+		assert.Equal(t, []string{"***\n"}, log.outputs()[5:])
+		require.NoError(t, o.Close())
+		assert.Equal(t, []string{"***\n", "first\nsec"}, log.outputs()[5:], "it was no secret after all")
+	})
+}
+
+func FuzzOutputWriterMasks(f *testing.F) {
+	f.Add("hunter2\xe2\x82\r\nx", []byte("a hunter2\xe2\x82\r\nx, hunter2\xe2\x82\nx hunter\r\n"), []byte{1, 2, 3, 4, 5, 6, 7})
+	f.Add("line one\nline two", []byte("line one\r\nline two\xff"), []byte{9, 1, 1})
+	f.Fuzz(func(t *testing.T, secret string, in, cuts []byte) {
+		var d OutputDecoder
+		m := secretsOf(secret)
+		want := m.String(string(d.Flush(d.Decode(nil, in))))
+		log := &recorder{}
+		o := NewOutputWriter(log, m)
+		rest := in
+		for _, cut := range cuts {
+			n := min(int(cut), len(rest))
+			_, _ = o.Write(rest[:n])
+			rest = rest[n:]
+		}
+		_, _ = o.Write(rest)
+		require.NoError(t, o.Close())
+		for _, out := range log.outputs() {
+			require.True(t, utf8.ValidString(out))
+		}
+		require.Equal(t, want, strings.Join(log.outputs(), ""))
+	})
+}
+
 func BenchmarkOutputWriter(b *testing.B) {
 	line := []byte(strings.Repeat("2026-01-01 some \"quoted\" words of a build's output, é\r\n", 76)[:4096])
-	w := openWriter(b, tempLog(b), Options{})
-	o := NewOutputWriter(w)
-	b.SetBytes(int64(len(line)))
-	b.ReportAllocs()
-	for b.Loop() {
-		_, _ = o.Write(line)
+	for _, secrets := range []int{0, 10} {
+		b.Run(fmt.Sprintf("%d secrets", secrets), func(b *testing.B) {
+			var values []string
+			for i := range secrets {
+				values = append(values, fmt.Sprintf("ghp_%x", sha256.Sum256([]byte{byte(i)})))
+			}
+			w := openWriter(b, tempLog(b), Options{})
+			o := NewOutputWriter(w, secretsOf(values...))
+			b.SetBytes(int64(len(line)))
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = o.Write(line)
+			}
+			require.NoError(b, o.Close())
+		})
 	}
-	require.NoError(b, o.Close())
 }

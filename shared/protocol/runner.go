@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/signalman-ci/signalman/shared/eventlog"
+	"github.com/signalman-ci/signalman/shared/mask"
 )
 
 const (
@@ -43,6 +44,7 @@ type runner struct {
 	job      *Job
 	settings *Settings
 	events   *eventlog.Writer
+	secrets  *mask.Masker
 	logger   hclog.Logger
 	setPhase func(Phase)
 
@@ -74,6 +76,7 @@ func newRunner(executor Executor, job *Job, settings *Settings, logger hclog.Log
 	stopping, cancel := context.WithCancel(context.Background())
 	return &runner{
 		executor: executor, job: job, settings: settings, events: events, setPhase: setPhase,
+		secrets:  mask.New(Secrets(job, settings)),
 		logger:   logger.With("job", job.ID),
 		stopping: stopping, cancel: cancel,
 		exported: map[string]string{},
@@ -373,7 +376,9 @@ func (r *runner) section(directive string, body func(out io.Writer) int) int {
 	return code
 }
 
+// append writes an event other than output. A directive may well hold a secret: many are the command itself.
 func (r *runner) append(e eventlog.Event) {
+	e.Directive = r.secrets.String(e.Directive)
 	if err := r.events.Append(e); err != nil {
 		r.logError.Do(func() { r.logger.Error("cannot write the event log", "error", err) })
 	}
@@ -385,7 +390,7 @@ type sectionLog struct{ r *runner }
 func (l sectionLog) Section(directive string) (io.Writer, func(int)) {
 	started := time.Now()
 	l.r.append(eventlog.CmdStarted(started, directive))
-	out := eventlog.NewOutputWriter(l.r.events)
+	out := eventlog.NewOutputWriter(l.r.events, l.r.secrets)
 	return out, func(exitCode int) {
 		if err := out.Close(); err != nil {
 			l.r.logError.Do(func() { l.r.logger.Error("cannot write the event log", "error", err) })

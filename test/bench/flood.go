@@ -117,12 +117,11 @@ func (b *bench) flood(ctx context.Context, size int) (f flood, err error) {
 	gate := filepath.Join(b.dir, "gate")
 	printFile := "cat " + file
 	hold := fmt.Sprintf("until [ -e %s ]; do sleep 0.05; done", gate)
-	after := printClock + " # after"
 	read, err := bytesRead(r.pid())
 	if err != nil {
 		return f, err
 	}
-	id, err := r.hub.Submit(hubtest.Request{Commands: []string{printClock, printFile, after, hold}})
+	id, err := r.hub.Submit(hubtest.Request{Commands: []string{printClock, printFile, printClockAgain, hold}})
 	if err != nil {
 		return f, err
 	}
@@ -148,23 +147,9 @@ func (b *bench) flood(ctx context.Context, size int) (f flood, err error) {
 	if err := errors.Join(os.Remove(gate), os.Remove(file)); err != nil {
 		return f, err
 	}
-	text, _ := job.output(printClock)
-	began, err := parseClock(text)
-	if err != nil {
+	if err := f.time(job, printFile, size, sum); err != nil {
 		return f, err
 	}
-	text, _ = job.output(after)
-	ended, err := parseClock(text)
-	if err != nil {
-		return f, err
-	}
-	output, indexes := job.output(printFile)
-	if len(indexes) == 0 {
-		return f, errors.New("the output isn't at the hub")
-	}
-	f.exact = sha256.Sum256([]byte(output)) == sum
-	f.command = ended.Sub(began)
-	f.rate = float64(size) / megabyte / job.arrival(indexes[len(indexes)-1]).Sub(began).Seconds()
 	starts := map[int]bool{}
 	for _, p := range job.posts {
 		f.largest = max(f.largest, p.Bytes)
@@ -174,6 +159,28 @@ func (b *bench) flood(ctx context.Context, size int) (f flood, err error) {
 		starts[p.StartFrom] = true
 	}
 	return f, nil
+}
+
+// time tells how fast the output of a job's command came to the hub, and whether all of it did. The time was printed before and after.
+func (f *flood) time(job finished, command string, size int, sum [sha256.Size]byte) error {
+	text, _ := job.output(printClock)
+	began, err := parseClock(text)
+	if err != nil {
+		return err
+	}
+	text, _ = job.output(printClockAgain)
+	ended, err := parseClock(text)
+	if err != nil {
+		return err
+	}
+	output, indexes := job.output(command)
+	if len(indexes) == 0 {
+		return errors.New("the output isn't at the hub")
+	}
+	f.exact = sha256.Sum256([]byte(output)) == sum
+	f.command = ended.Sub(began)
+	f.rate = float64(size) / megabyte / job.arrival(indexes[len(indexes)-1]).Sub(began).Seconds()
+	return nil
 }
 
 // waitStarted waits until a command's start is at the hub: all that was printed before is there too.

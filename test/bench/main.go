@@ -55,7 +55,7 @@ func run() (err error) {
 		name    string
 		measure func(context.Context) ([]figure, error)
 	}{
-		{"jobs", b.jobs}, {"workers", b.workers}, {"flood", b.floods}, {"lines", b.lines}, {"trickle", b.trickle}, {"idle", b.idle},
+		{"jobs", b.jobs}, {"workers", b.workers}, {"flood", b.floods}, {"masking", b.masking}, {"lines", b.lines}, {"trickle", b.trickle}, {"idle", b.idle},
 	} {
 		if *only != "" && !strings.Contains(","+*only+",", ","+part.name+",") {
 			continue

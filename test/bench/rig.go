@@ -154,8 +154,11 @@ func (f finished) output(directive string) (text string, indexes []int) {
 	return b.String(), indexes
 }
 
-// printClock is a command that prints the time to the microsecond, by the clock that this process goes by too.
-const printClock = "echo $EPOCHREALTIME"
+// printClock and printClockAgain are commands that print the time to the microsecond, by the clock that this process goes by too.
+const (
+	printClock      = "echo $EPOCHREALTIME"
+	printClockAgain = printClock + " # again"
+)
 
 // parseClock reads what printClock prints.
 func parseClock(text string) (time.Time, error) {

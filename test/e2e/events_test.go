@@ -37,6 +37,7 @@ func TestEventsOfAJob(t *testing.T) {
 		"--pre-job-hook-path", h.write("pre.sh", "echo pre-hook in $0, TOLD=$TOLD\n"),
 		"--post-job-hook-path", h.write("post.sh", "echo post-hook, the job is $SEMAPHORE_JOB_RESULT\nexit 9\n"),
 		"--env-vars", "OPERATOR=host=1,TOLD=by-the-operator")
+	h.config("[secrets]\nfiles = []\n") // this job prints its files
 	h.start()
 	absolute := h.path("deep/er/absolute.txt")
 	id := h.submitJSON(object{

@@ -23,6 +23,7 @@ import (
 func TestFourSlots(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, hubtest.Options{}, "--concurrency", "4")
+	h.config("[secrets]\nfiles = []\n") // the jobs print theirs
 	h.start()
 	meeting := h.path("meeting")
 	require.NoError(t, os.Mkdir(meeting, 0o755))

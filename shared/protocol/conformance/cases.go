@@ -22,6 +22,7 @@ func Cases() []Case {
 		{"shell-state", "all commands run in one shell: the folder, variables, functions and options last", shellState},
 		{"terminal", "standard output is a terminal, and reading standard input ends at once", terminal},
 		{"output", `output is valid UTF-8: "\r\n" becomes "\n", a sequence is never cut, other bytes become U+FFFD`, output},
+		{"secrets", `a value marked secret, and each long line of one, is "***" in the log: across writes, and in directives too`, secrets},
 		{"background", "a background child that keeps the terminal open doesn't hold its command, and ends with the job", background},
 		{"hooks", "a sourced pre-job hook runs before the commands in their shell; the post-job hook after all, with its own exit code", hooks},
 		{"failing-hook", "a failing pre-job hook with fail_job fails the job before its first command", failingHook},

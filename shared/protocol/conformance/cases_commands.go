@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -223,4 +224,47 @@ func background(ctx context.Context, b *bench) error {
 		r.wants(protocol.Passed, command, "echo next", exportDirective),
 		gone(mark),
 	)
+}
+
+func secrets(ctx context.Context, b *bench) error {
+	token, key := "the-token-"+id(), []string{"first-line-" + id(), "second-line-" + id()}
+	content := "file-line-one-" + id()
+	job := b.job(
+		`echo "a $TOKEN, $OPEN"`,
+		`printf 'b %s' "${TOKEN:0:9}"; sleep 0.1; printf '%s.\n' "${TOKEN:9}"`,
+		`printf 'c %s\n' "${TOKEN:0:9}"`,
+		`echo "$KEY" | sort -r`,
+		"cat secret.txt",
+		": d "+token,
+	)
+	job.Env = []protocol.EnvVar{
+		{Name: "TOKEN", Value: token, Secret: true}, {Name: "KEY", Value: strings.Join(key, "\n"), Secret: true}, {Name: "OPEN", Value: "an open value"},
+	}
+	job.Files = []protocol.File{{Path: "secret.txt", Content: []byte(content + "\n"), Mode: 0o600, Secret: true}}
+	job.EpilogueAlways = []protocol.Command{{Directive: ": " + token, Alias: "e " + token}}
+	commands := job.Commands
+	r, err := b.run(ctx, job)
+	if err != nil {
+		return err
+	}
+	errs := []error{
+		r.wants(protocol.Passed, commands[0].Directive, commands[1].Directive, commands[2].Directive, commands[3].Directive,
+			commands[4].Directive, ": d ***", exportDirective, "e ***"),
+		r.printed(commands[0].Directive, "a ***, an open value\n", 0),
+		r.printed(commands[1].Directive, "b ***.\n", 0),
+		r.printed(commands[2].Directive, "c the-token\n", 0), // that is not all of it
+		r.printed(commands[3].Directive, "***\n***\n", 0),
+		r.printed(commands[4].Directive, "***\n", 0),
+		r.printed("e ***", "Running: : ***\n", 0),
+	}
+	log, err := os.ReadFile(b.logPath(job))
+	if err != nil {
+		return err
+	}
+	for _, secret := range append(key, token, content) {
+		if strings.Contains(string(log), secret) {
+			errs = append(errs, fmt.Errorf("the event log holds the secret %q", secret))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -48,6 +48,7 @@ func TestNaiveWorker(t *testing.T) {
 		"shell-state":     `the output of the section "echo \"$EXPORTED`,
 		"terminal":        `the job's result is "failed", not "passed"`,
 		"output":          "",
+		"secrets":         "",
 		"hooks":           `the output of the section "echo $FROM_HOOK" is`,
 		"failing-hook":    "",
 		"exit-130-passed": `the job's result is "stopped", not "passed"`,

@@ -643,7 +643,8 @@ type EnvVar struct {
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Bytes, since a secret need not be UTF-8.
 	Value []byte `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
-	// The value must not get into the log: the worker masks it there.
+	// The value must not get into the log, neither into output nor into a directive, nor one of its lines of at least 6 bytes: the
+	// worker writes "***" instead (plugins/README.md). Values of fewer than 6 bytes stay.
 	Secret        bool `protobuf:"varint,3,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -707,7 +708,7 @@ type File struct {
 	Content []byte `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
 	// Unix permission bits.
 	Mode uint32 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
-	// The content, and each of its lines, must not get into the log: the worker masks it there.
+	// The content must not get into the log, nor one of its lines of at least 12 bytes, as with EnvVar.
 	Secret        bool `protobuf:"varint,4,opt,name=secret,proto3" json:"secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
