@@ -42,3 +42,6 @@ func Wait(id Identity, stop <-chan struct{}) error {
 	}
 	return nil
 }
+
+// OpenFiles counts this process's open file descriptors; 0, as they can't be listed here.
+func OpenFiles() int { return 0 }

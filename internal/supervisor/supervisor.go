@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/internal/process"
 	"github.com/signalman-ci/signalman/internal/version"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -206,6 +208,7 @@ func (s *Supervisor) Status() admin.Status {
 	st := admin.Status{
 		Version: version.Version, PID: os.Getpid(), StateDir: s.dir.Path, InstanceID: s.dir.InstanceID,
 		Since: s.began, Interrupted: s.interrupted, Slots: []agent.Status{},
+		Goroutines: runtime.NumGoroutine(), OpenFiles: process.OpenFiles(),
 	}
 	for _, a := range s.agents {
 		st.Slots = append(st.Slots, a.Status())
