@@ -285,7 +285,7 @@ func TestContextEndsTheShipping(t *testing.T) {
 		up.Finish() // which waits for the pin
 		up.cancel()
 		require.ErrorIs(t, up.ended(), context.Canceled)
-		assert.Equal(t, note{lostTo: 4}, w.lastSaved())
+		assert.Equal(t, int64(4), w.lastSaved().lostTo)
 	})
 }
 
@@ -351,7 +351,7 @@ func TestNotesThatCannotBeSavedDoNotStopTheShipping(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, hubtest.Options{}, nil)
 	o := w.options()
-	o.Save = func(Position, int64) error { return errors.New("disk full") }
+	o.Save = func(Position, Lost) error { return errors.New("disk full") }
 	w.write(5, 10)
 	up := w.start(New(o))
 	up.Finish()
