@@ -27,6 +27,9 @@ type Status struct {
 	// Interrupted is set once the supervisor is on its way out.
 	Interrupted bool           `json:"interrupted"`
 	Slots       []agent.Status `json:"slots"`
+	// Goroutines and OpenFiles (file descriptors; 0 where they can't be counted) stay level over days, or something leaks.
+	Goroutines int `json:"goroutines"`
+	OpenFiles  int `json:"open_files,omitempty"`
 }
 
 // Server answers on the socket until Close.

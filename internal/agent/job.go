@@ -198,10 +198,13 @@ func (a *Agent) startUpload(ctx context.Context, c *current, logger request.Logg
 	ctx, cancel := context.WithCancel(ctx)
 	st := c.folder.State()
 	up := &upload{cancelRun: cancel, done: make(chan struct{}), Uploader: uploader.New(uploader.Options{
-		Path: c.folder.EventsPath(), From: uploader.Position{Index: st.Acked, Offset: st.AckedOffset}, LostTo: st.LostTo,
+		Path: c.folder.EventsPath(), From: uploader.Position{Index: st.Acked, Offset: st.AckedOffset},
+		Lost:    uploader.Lost{To: st.LostTo, Until: st.LostUntil},
 		Service: &logService{hub: a.Hub, url: logger.URL, accessToken: accessToken}, Token: logger.Token,
-		Save: func(p uploader.Position, lostTo int64) error {
-			return c.folder.Note(func(s *jobdir.State) { s.Acked, s.AckedOffset, s.LostTo = p.Index, p.Offset, lostTo })
+		Save: func(p uploader.Position, lost uploader.Lost) error {
+			return c.folder.Note(func(s *jobdir.State) {
+				s.Acked, s.AckedOffset, s.LostTo, s.LostUntil = p.Index, p.Offset, lost.To, lost.Until
+			})
 		},
 		Logger: a.Logger.With("job", c.folder.ID()),
 	})}

@@ -44,6 +44,8 @@ type State struct {
 	AckedOffset int64 `json:"acked_offset"`
 	// LostTo is the index after the last event of a request to the log service that is under way from Acked; 0 if none is.
 	LostTo int64 `json:"lost_to,omitempty"`
+	// LostUntil is when that request can't be carried out any more; zero while it is under way.
+	LostUntil time.Time `json:"lost_until,omitzero"`
 	// LogFull is set when the hub wants no more of this log.
 	LogFull bool `json:"log_full,omitempty"`
 	// StopRequested is set when the hub asked to stop the job.

@@ -1,5 +1,5 @@
 // Package reconcile finds what is left of jobs that nobody runs any more, and removes it: what executors have made (their List
-// and Cleanup), cgroups with what runs in them, sockets of dead workers. It touches nothing that isn't marked as this
+// and Cleanup), and cgroups with what runs in them. It touches nothing that isn't marked as this
 // instance's, nor anything of a job that is in progress.
 package reconcile
 
@@ -7,11 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -26,8 +24,6 @@ const (
 	// listLimit bounds the question to one executor what is left, removeLimit the removal of one leftover.
 	listLimit   = 30 * time.Second
 	removeLimit = time.Minute
-	// socketAge is how old a socket without a listener must be: a worker that starts has made its folder before it listens.
-	socketAge = time.Minute
 )
 
 // Settings are what a Reconciler is given.
@@ -54,9 +50,8 @@ func New(s Settings) *Reconciler { return &Reconciler{Settings: s, told: map[str
 
 // Leftover is something of a job that nobody runs any more.
 type Leftover struct {
-	// JobID is "" for what can't be told any more.
-	JobID string `json:"job_id,omitempty"`
-	// Of is the executor that has made it, "cgroup" or "socket".
+	JobID string `json:"job_id"`
+	// Of is the executor that has made it, or "cgroup".
 	Of string `json:"of"`
 	// What it is, for people.
 	What string `json:"what"`
@@ -65,9 +60,6 @@ type Leftover struct {
 }
 
 func (l Leftover) String() string {
-	if l.JobID == "" {
-		return fmt.Sprintf("%s: %s", l.Of, l.What)
-	}
 	return fmt.Sprintf("job %s: %s: %s", l.JobID, l.Of, l.What)
 }
 
@@ -75,7 +67,6 @@ func (l Leftover) String() string {
 func (r *Reconciler) Find(ctx context.Context) []Leftover {
 	found := r.ofExecutors(ctx)
 	found = append(found, r.ofCgroups()...)
-	found = append(found, r.sockets()...)
 	// What is in progress is looked for last: what has begun since isn't among what was found before.
 	held, err := r.inProgress()
 	if err != nil {
@@ -193,39 +184,4 @@ func (r *Reconciler) ofCgroups() []Leftover {
 		}})
 	}
 	return found
-}
-
-// sockets are the folders of sockets that nobody listens on.
-func (r *Reconciler) sockets() []Leftover {
-	entries, err := os.ReadDir(r.RunDir)
-	if err != nil {
-		return nil // there has been no worker yet
-	}
-	var found []Leftover
-	for _, e := range entries {
-		dir := filepath.Join(r.RunDir, e.Name())
-		if info, err := e.Info(); err != nil || !info.IsDir() || time.Since(info.ModTime()) < socketAge || !deserted(dir) {
-			continue
-		}
-		found = append(found, Leftover{Of: "socket", What: dir, remove: func(context.Context) error { return os.RemoveAll(dir) }})
-	}
-	return found
-}
-
-// deserted tells whether a folder holds nothing but sockets without a listener.
-func deserted(dir string) bool {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return false
-	}
-	return !slices.ContainsFunc(entries, func(e os.DirEntry) bool {
-		if e.Type() != os.ModeSocket {
-			return true
-		}
-		conn, err := net.Dial("unix", filepath.Join(dir, e.Name()))
-		if err == nil {
-			_ = conn.Close()
-		}
-		return !errors.Is(err, syscall.ECONNREFUSED)
-	})
 }

@@ -3,7 +3,6 @@ package reconcile
 import (
 	"bufio"
 	"context"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,38 +122,6 @@ func TestCgroups(t *testing.T) {
 	assert.True(t, ids["held"].Alive())
 	assert.False(t, ids["gone"].Alive())
 	assert.Equal(t, []string{"held"}, r.Cgroups.Jobs())
-}
-
-func TestSockets(t *testing.T) {
-	r := newReconciler(t)
-	long := time.Now().Add(-time.Hour)
-	listen := func(name string, close bool, age time.Time) string {
-		dir := filepath.Join(r.RunDir, name)
-		require.NoError(t, os.Mkdir(dir, 0o700))
-		l, err := net.Listen("unix", filepath.Join(dir, "s"))
-		require.NoError(t, err)
-		if close {
-			l.(*net.UnixListener).SetUnlinkOnClose(false)
-			require.NoError(t, l.Close())
-		} else {
-			t.Cleanup(func() { _ = l.Close() })
-		}
-		require.NoError(t, os.Chtimes(dir, age, age))
-		return dir
-	}
-	dead := listen("dead", true, long)
-	alive := listen("alive", false, long)
-	young := listen("young", true, time.Now())
-	other := filepath.Join(r.RunDir, "other")
-	require.NoError(t, os.Mkdir(other, 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(other, "file"), nil, 0o600))
-	require.NoError(t, os.Chtimes(other, long, long))
-
-	assert.Equal(t, []string{"socket: " + dead}, texts(r.Run(deadline(t))))
-	assert.NoDirExists(t, dead)
-	for _, dir := range []string{alive, young, other} {
-		assert.DirExists(t, dir)
-	}
 }
 
 // An executor that doesn't work keeps nothing else from being looked for.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,8 @@ import (
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/process"
 	"github.com/signalman-ci/signalman/internal/reconcile"
 	"github.com/signalman-ci/signalman/internal/version"
 	"github.com/signalman-ci/signalman/shared/protocol"
@@ -122,6 +125,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	unfinished, err := s.recover()
 	if err != nil {
 		return err
+	}
+	if err := pluginhost.EndStrays(s.runDir, sockets(unfinished)); err != nil {
+		s.Logger.Error("cannot remove what is left of workers that nobody knows", "error", err)
 	}
 	agents, err := s.makeAgents(unfinished)
 	if err != nil {
@@ -249,6 +255,7 @@ func (s *Supervisor) Status() admin.Status {
 	st := admin.Status{
 		Version: version.Version, PID: os.Getpid(), StateDir: s.dir.Path, InstanceID: s.dir.InstanceID,
 		Since: s.began, Interrupted: s.interrupted, Slots: []agent.Status{},
+		Goroutines: runtime.NumGoroutine(), OpenFiles: process.OpenFiles(),
 	}
 	for _, a := range s.agents {
 		st.Slots = append(st.Slots, a.Status())
@@ -273,6 +280,19 @@ func (s *Supervisor) recover() (map[int][]*jobdir.Folder, error) {
 		bySlot[slot] = append(bySlot[slot], f)
 	}
 	return bySlot, nil
+}
+
+// sockets are those of the workers that jobs have.
+func sockets(unfinished map[int][]*jobdir.Folder) []string {
+	var known []string
+	for _, folders := range unfinished {
+		for _, f := range folders {
+			if worker := f.State().Worker; worker != nil {
+				known = append(known, worker.Address)
+			}
+		}
+	}
+	return known
 }
 
 func newest(folders []*jobdir.Folder) *jobdir.Folder {

@@ -114,7 +114,7 @@ func TestBigEventBehindAPinnedBatch(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, hubtest.Options{}, nil)
 	o := w.options()
-	o.LateLimit, o.LostTo = 24*time.Hour, 2
+	o.LateLimit, o.Lost.To = 24*time.Hour, 2
 	w.write(2, 10)
 	u := New(o)
 	u.size = minBytes
@@ -151,7 +151,7 @@ func TestResumesAfterALostRequest(t *testing.T) {
 	require.Equal(t, note{certain: known.certain, lostTo: 15}, left)
 
 	second := w.options()
-	second.From, second.LostTo, second.LateLimit = left.certain, left.lostTo, 5*time.Second
+	second.From, second.Lost.To, second.LateLimit = left.certain, left.lostTo, 5*time.Second
 	before := w.hub.Requests(hubtest.Logs)
 	cut := make(chan int, 1)
 	w.beforeRequest(2, func() {
@@ -167,6 +167,34 @@ func TestResumesAfterALostRequest(t *testing.T) {
 	require.Len(t, cut, 1, "the log is sent again when the time for late requests is over")
 	assert.Equal(t, 15, <-cut)
 	assert.Equal(t, 3, w.hub.Requests(hubtest.Logs)-before, "what came after the lost request is sent again once")
+}
+
+// A supervisor that is started again and again doesn't begin the wait anew each time, and none waits when it is over.
+func TestTheWaitForALostRequestEndsOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, hubtest.Options{}, nil)
+	w.write(5, 10)
+	lost := Lost{To: 5}
+	for i := range 3 {
+		o := w.options()
+		o.Lost, o.LateLimit = lost, 24*time.Hour
+		up := w.start(New(o))
+		require.NoError(t, w.hub.WaitRequests(w.ctx(), hubtest.Logs, i+1))
+		require.Eventually(t, func() bool { return w.lastSaved() == note{lostTo: 5, until: true} }, patience, time.Millisecond)
+		up.cancel()
+		require.ErrorIs(t, up.ended(), context.Canceled)
+		noted := w.lastLost()
+		if i > 0 {
+			require.Equal(t, lost, noted)
+		}
+		lost = noted
+	}
+	require.WithinRange(t, lost.Until, time.Now().Add(23*time.Hour), time.Now().Add(24*time.Hour))
+
+	o := w.options()
+	o.Lost, o.LateLimit = Lost{To: 5, Until: time.Now().Add(-time.Hour)}, 24*time.Hour
+	w.start(New(o)).finish()
+	assert.Equal(t, 4, w.hub.Requests(hubtest.Logs))
 }
 
 // Nothing came after the lost request: then nothing has to be sent again.

@@ -39,6 +39,15 @@ type Position struct {
 	Index, Offset int64
 }
 
+// Lost is a request from a known position whose fate isn't known.
+type Lost struct {
+	// To is the index after the last event of the request; 0 if there is none.
+	To int64
+	// Until is when it can't be carried out any more; zero if it was under way when this was noted. It is kept so that a
+	// supervisor which is started again and again does not wait anew each time.
+	Until time.Time
+}
+
 // Service is the hub's log service as it takes one job's log.
 type Service interface {
 	// Push sends events; the errors are those of hub.Client.PushLog.
@@ -53,14 +62,13 @@ type Options struct {
 	Path string
 	// From is the first event that the service doesn't have for certain.
 	From Position
-	// LostTo is the index after the last event of a request that an earlier uploader sent from From and that may still be
-	// under way; 0 if there is none.
-	LostTo  int64
+	// Lost is a request that an earlier uploader sent from From, and that may still be under way.
+	Lost    Lost
 	Service Service
 	// Token for the log; "" if there is none yet.
 	Token string
-	// Save notes what the service has for certain, and LostTo for an uploader that would have to go on from there.
-	Save func(certain Position, lostTo int64) error
+	// Save notes what the service has for certain, and Lost for an uploader that would have to go on from there.
+	Save func(certain Position, lost Lost) error
 	// LateLimit is how long a request may be carried out after its failure; 0 means 25 s.
 	LateLimit time.Duration
 	Logger    hclog.Logger
@@ -103,8 +111,11 @@ func New(o Options) *Uploader {
 	}
 	o.From.Offset = offsetIn(o.Path, o.From)
 	u := &Uploader{Options: o, finish: make(chan struct{}), pace: pace, first: firstPace, next: o.From, size: maxBytes, events: maxEvents}
-	if o.LostTo > o.From.Index {
-		u.pin = &pin{at: o.From, end: o.LostTo, until: time.Now().Add(o.LateLimit)}
+	if o.Lost.To > o.From.Index {
+		u.pin = &pin{at: o.From, end: o.Lost.To, until: time.Now().Add(o.LateLimit)}
+		if u.pin.until.After(o.Lost.Until) && !o.Lost.Until.IsZero() { // later only if the clock was set back
+			u.pin.until = o.Lost.Until
+		}
 	}
 	return u
 }
@@ -131,6 +142,9 @@ func (u *Uploader) Finish() { close(u.finish) }
 // descriptors, say, which passes.
 func (u *Uploader) Run(ctx context.Context) error {
 	pause := pauses()
+	if u.pin != nil {
+		u.save(0)
+	}
 	for failures := 0; ; failures++ {
 		from := u.next
 		err := u.ship(ctx)
@@ -341,11 +355,14 @@ func (u *Uploader) seek(p Position) error {
 
 // save notes what the service has for certain, and that a request up to the index lostTo is under way.
 func (u *Uploader) save(lostTo int64) {
-	certain := u.next
+	certain, lost := u.next, Lost{To: lostTo}
 	if u.pin != nil {
-		certain, lostTo = u.pin.at, u.pin.end
+		certain, lost = u.pin.at, Lost{To: u.pin.end}
+		if lostTo == 0 {
+			lost.Until = u.pin.until
+		}
 	}
-	err := u.Save(certain, lostTo)
+	err := u.Save(certain, lost)
 	if err != nil && !u.unsaved { // once, not for every batch
 		u.Logger.Warn("cannot note how much of the log the hub has", "error", err)
 	}

@@ -286,7 +286,7 @@ func TestContextEndsTheShipping(t *testing.T) {
 		up.Finish() // which waits for the pin
 		up.cancel()
 		require.ErrorIs(t, up.ended(), context.Canceled)
-		assert.Equal(t, note{lostTo: 4}, w.lastSaved())
+		assert.Equal(t, int64(4), w.lastSaved().lostTo)
 	})
 }
 
@@ -352,7 +352,7 @@ func TestNotesThatCannotBeSavedDoNotStopTheShipping(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, hubtest.Options{}, nil)
 	o := w.options()
-	o.Save = func(Position, int64) error { return errors.New("disk full") }
+	o.Save = func(Position, Lost) error { return errors.New("disk full") }
 	w.write(5, 10)
 	up := w.start(New(o))
 	up.Finish()
@@ -369,9 +369,9 @@ func TestLogIsShippedThoughNothingCanBeNoted(t *testing.T) {
 	o := w.options()
 	o.Logger = hclog.New(&hclog.LoggerOptions{Output: &log})
 	var saves int
-	o.Save = func(p Position, lostTo int64) error {
+	o.Save = func(p Position, lost Lost) error {
 		saves++
-		return errors.Join(w.save(p, lostTo), errors.New("no space left on device")) // kept for the test's own sake
+		return errors.Join(w.save(p, lost), errors.New("no space left on device")) // kept for the test's own sake
 	}
 	w.start(New(o)).finish()
 	assert.Greater(t, saves, 1)

@@ -38,12 +38,14 @@ type world struct {
 
 	mu    sync.Mutex
 	saved []note
+	lost  Lost // as noted last
 }
 
 // note is one call of Options.Save.
 type note struct {
 	certain Position
 	lostTo  int64
+	until   bool // it is known how long the request may still be carried out
 }
 
 func newWorld(t *testing.T, o hubtest.Options, transport *http.Transport) *world {
@@ -91,11 +93,18 @@ func (w *world) Refresh(ctx context.Context) (string, error) {
 	return w.client.RefreshLogToken(ctx, w.access)
 }
 
-func (w *world) save(certain Position, lostTo int64) error {
+func (w *world) save(certain Position, lost Lost) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.saved = append(w.saved, note{certain, lostTo})
+	w.saved = append(w.saved, note{certain, lost.To, !lost.Until.IsZero()})
+	w.lost = lost
 	return nil
+}
+
+func (w *world) lastLost() Lost {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lost
 }
 
 func (w *world) lastSaved() note {

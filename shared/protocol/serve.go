@@ -29,7 +29,7 @@ const (
 // worker's job is over, when no job came for two minutes, or when the supervisor ends the worker. Started by hand
 // instead of by a supervisor, the process says so and exits with status 1.
 //
-// SIGTERM and SIGINT stop the job in good order, and so does the lack of a supervisor for 15 minutes. The loss of the supervisor, of its end of stderr or of a terminal does nothing.
+// SIGTERM and SIGINT stop the job in good order, or end a worker that has none; the lack of a supervisor for 15 minutes stops it too. The loss of the supervisor, of its end of stderr or of a terminal does nothing.
 func Serve(executor Executor) {
 	logger := hclog.New(&hclog.LoggerOptions{
 		Name: "worker-" + executor.Describe().Name, Output: os.Stderr, Level: hclog.Info,
@@ -69,6 +69,9 @@ func (s *server) untilOver(stop <-chan os.Signal, ended <-chan struct{}, limits 
 	for {
 		select {
 		case <-stop:
+			if !s.hasJob() {
+				return
+			}
 			s.stopJob("The worker was asked to end by a signal.")
 		case <-started:
 			idle.Stop()

@@ -136,6 +136,12 @@ func (s *server) Stop(_ context.Context, req *pb.StopRequest) (*pb.StopResponse,
 	return &pb.StopResponse{}, nil
 }
 
+func (s *server) hasJob() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.job != nil
+}
+
 // stopJob asks the job, if there is one that runs, to end.
 func (s *server) stopJob(reason string) {
 	s.mu.Lock()

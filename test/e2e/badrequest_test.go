@@ -85,7 +85,7 @@ func TestRequestsThatCantBeRun(t *testing.T) {
 	assert.Equal(t, hub.ResultPassed, h.finished(good).Result)
 	assert.NoFileExists(t, ran)
 	assert.NoFileExists(t, h.path("escaped"))
-	assert.NotContains(t, s.log.String(), "panic")
+	assert.NotContains(t, s.Log.String(), "panic")
 }
 
 // Where not even the log's address can be read, the agent's own log says why the job failed.

@@ -106,7 +106,7 @@ func TestTokensStayWithTheSupervisor(t *testing.T) {
 			}
 		}
 	}
-	args, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(s.cmd.Process.Pid), "cmdline"))
+	args, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(s.PID()), "cmdline"))
 	require.NoError(t, err)
 	require.NoError(t, filepath.WalkDir(h.path("state/jobs"), func(path string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
@@ -125,7 +125,7 @@ func TestTokensStayWithTheSupervisor(t *testing.T) {
 	assert.Equal(t, hub.ResultPassed, h.finished(id).Result)
 	for _, token := range tokens {
 		assert.NotContains(t, string(args), token)
-		assert.NotContains(t, s.log.String(), token)
+		assert.NotContains(t, s.Log.String(), token)
 	}
 	for _, name := range []string{"agents/1.json", "jobs/" + id + "/job.json", "jobs/" + id + "/events.jsonl"} {
 		info, err := os.Stat(h.path("state/" + name))

@@ -3,19 +3,16 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +22,7 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
+	"github.com/signalman-ci/signalman/test/harness"
 )
 
 // patience is how long a test waits for anything: far longer than it takes, so that a slow machine fails no test.
@@ -50,9 +48,8 @@ func buildAndRun(m *testing.M) (int, error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // for jobs of other users
 		return 0, err
 	}
-	build := exec.Command("go", "build", "-o", dir, "../../cmd/...")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("cannot build the binaries: %w\n%s", err, out)
+	if err := harness.Build(context.Background(), dir); err != nil {
+		return 0, err
 	}
 	binaries = dir
 	// The tests wait more than they work, so that more of them can run side by side than there are processors.
@@ -149,68 +146,56 @@ func (h *host) jobDir(id string) string { return filepath.Join(h.dir, "state", "
 
 // supervisor is a running supervisor process.
 type supervisor struct {
-	t      *testing.T
-	cmd    *exec.Cmd
-	log    *logBuffer // all it prints
-	stderr *logBuffer
-	done   chan struct{}
-	err    error
+	*harness.Process
+	t *testing.T
 }
 
 // start starts the host's supervisor; the test's end kills it if nothing else has ended it.
 func (h *host) start(more ...string) *supervisor {
 	h.t.Helper()
-	s := &supervisor{t: h.t, log: &logBuffer{}, stderr: &logBuffer{}, done: make(chan struct{})}
-	s.cmd = exec.Command(filepath.Join(h.bin, "supervisor"), append(h.args, more...)...)
-	s.cmd.Env, s.cmd.Dir = h.env, h.dir
-	s.cmd.Stdout, s.cmd.Stderr = s.log, io.MultiWriter(s.log, s.stderr)
-	require.NoError(h.t, s.cmd.Start())
-	go func() {
-		s.err = s.cmd.Wait()
-		close(s.done)
-	}()
+	cmd := exec.Command(filepath.Join(h.bin, "supervisor"), append(h.args, more...)...)
+	cmd.Env, cmd.Dir = h.env, h.dir
+	p, err := harness.Start(cmd)
+	require.NoError(h.t, err)
 	h.t.Cleanup(func() {
-		s.kill()
+		p.Kill()
+		assert.Empty(h.t, harness.Crashes(p.Log.String()))
+		crashes, err := harness.WorkerCrashes(h.path("state"))
+		assert.NoError(h.t, err)
+		assert.Empty(h.t, crashes)
 		if h.t.Failed() {
-			h.t.Logf("supervisor's log:\n%s", s.log)
+			h.t.Logf("supervisor's log:\n%s", p.Log)
 		}
 	})
-	return s
+	return &supervisor{Process: p, t: h.t}
 }
 
 // kill is kill -9.
-func (s *supervisor) kill() {
-	_ = s.cmd.Process.Kill()
-	<-s.done
-}
+func (s *supervisor) kill() { s.Kill() }
 
 func (s *supervisor) signal(sig syscall.Signal) {
 	s.t.Helper()
-	require.NoError(s.t, s.cmd.Process.Signal(sig))
+	require.NoError(s.t, s.Signal(sig))
 }
 
 // exit waits for the supervisor's end and gives its exit code.
 func (s *supervisor) exit() int {
 	s.t.Helper()
-	select {
-	case <-s.done:
-		return s.cmd.ProcessState.ExitCode()
-	case <-time.After(patience):
-		s.t.Fatalf("the supervisor doesn't end; its log:\n%s", s.log)
-		return 0
-	}
+	code, err := s.Exit(patience)
+	require.NoError(s.t, err, "the supervisor's log:\n%s", s.Log)
+	return code
 }
 
 // says waits until the supervisor has printed a text.
 func (s *supervisor) says(text string) {
 	s.t.Helper()
-	eventually(s.t, "the supervisor says "+text, func() bool { return strings.Contains(s.log.String(), text) })
+	eventually(s.t, "the supervisor says "+text, func() bool { return strings.Contains(s.Log.String(), text) })
 }
 
 // logLines gives the lines of the supervisor's log that hold all the texts.
 func (s *supervisor) logLines(texts ...string) []string {
 	var found []string
-	for line := range strings.Lines(s.log.String()) {
+	for line := range strings.Lines(s.Log.String()) {
 		if !slices.ContainsFunc(texts, func(text string) bool { return !strings.Contains(line, text) }) {
 			found = append(found, line)
 		}
@@ -333,22 +318,4 @@ func (h *host) ctx() context.Context {
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	require.Eventually(t, cond, patience, 20*time.Millisecond, what)
-}
-
-// logBuffer collects what a process prints.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }

@@ -109,8 +109,8 @@ func TestAgentForAJobThatIsGone(t *testing.T) {
 	h := newHost(t, hubtest.Options{}, "--disconnect-after-job", "--job-id", "11111111-2222-3333-4444-555555555555")
 	s := h.withShutdownHook().start()
 	assert.Equal(t, 1, s.exit())
-	assert.Equal(t, 1, strings.Count(s.stderr.String(), "\n"), "%q", s.stderr)
-	assert.Contains(t, s.stderr.String(), "11111111-2222-3333-4444-555555555555")
+	assert.Equal(t, 1, strings.Count(s.Stderr.String(), "\n"), "%q", s.Stderr)
+	assert.Contains(t, s.Stderr.String(), "11111111-2222-3333-4444-555555555555")
 	assert.Equal(t, 1, h.hub.Requests(hubtest.Register))
 }
 
@@ -181,7 +181,7 @@ func TestSecondSignal(t *testing.T) {
 	h.interrupted()
 	s.signal(syscall.SIGTERM)
 	assert.Equal(t, 1, s.exit())
-	assert.Contains(t, s.stderr.String(), "second signal")
+	assert.Contains(t, s.Stderr.String(), "second signal")
 	assert.Empty(t, h.read("reasons"), "the machine must not be powered off under a job")
 	h.endedOnDisk(id)
 	eventually(t, "nothing of the job is left", func() bool { return len(h.marked()) == 0 })

@@ -119,5 +119,5 @@ func TestSecretsAreConfigured(t *testing.T) {
 	require.Equal(t, hub.ResultPassed, h.finished(id).Result)
 	assert.Equal(t, "*** open-token 12345\n***\ncontent of b\n", h.section(id, command))
 	s.saysOnce("not masked in the log: its value has fewer than 6 characters", "TINY", id)
-	assert.NotContains(t, s.log.String(), "12345")
+	assert.NotContains(t, s.Log.String(), "12345")
 }

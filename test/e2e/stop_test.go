@@ -3,12 +3,10 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"testing"
 
@@ -17,6 +15,7 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
+	"github.com/signalman-ci/signalman/test/harness"
 )
 
 // mark is a word by which the host's jobs mark their processes, in arguments or environment.
@@ -25,21 +24,11 @@ func (h *host) mark() string { return "mark-of-" + filepath.Base(h.dir) }
 // marked lists the running processes with the mark.
 func (h *host) marked() []string {
 	h.t.Helper()
-	entries, err := os.ReadDir("/proc")
+	processes, err := harness.Marked(h.mark())
 	require.NoError(h.t, err)
 	var found []string
-	for _, e := range entries {
-		if _, err := strconv.Atoi(e.Name()); err != nil {
-			continue
-		}
-		for _, file := range []string{"cmdline", "environ"} { // both are empty for a zombie
-			raw, err := os.ReadFile(filepath.Join("/proc", e.Name(), file))
-			if err == nil && bytes.Contains(raw, []byte(h.mark())) {
-				args, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-				found = append(found, e.Name()+": "+string(bytes.ReplaceAll(args, []byte{0}, []byte(" "))))
-				break
-			}
-		}
+	for pid, args := range processes {
+		found = append(found, fmt.Sprintf("%d: %s", pid, args))
 	}
 	return found
 }

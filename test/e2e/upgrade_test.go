@@ -91,7 +91,7 @@ func TestUpgrade(t *testing.T) {
 	h.replace("supervisor", h.newVersion("2.0.0"))
 	out, err := h.cli("upgrade")
 	require.NoError(t, err, out)
-	assert.Contains(t, out, fmt.Sprintf(" to 2.0.0, pid %d\n", s.cmd.Process.Pid))
+	assert.Contains(t, out, fmt.Sprintf(" to 2.0.0, pid %d\n", s.PID()))
 	require.NoError(t, h.hub.UpLogs())
 	assert.Equal(t, hub.ResultPassed, h.finished(ended).Result)
 	assert.Contains(t, h.outputOf(ended), "it was\n")
@@ -108,7 +108,7 @@ func TestUpgrade(t *testing.T) {
 	assert.Contains(t, h.outputOf(kept), "after 1\n1\n2\n")
 	h.delivered(kept)
 	assert.Equal(t, 3, h.hub.Requests(hubtest.Register))
-	eventually(t, "zombies are left", func() bool { return len(zombies(t, s.cmd.Process.Pid)) == 0 })
+	eventually(t, "zombies are left", func() bool { return len(zombies(t, s.PID())) == 0 })
 
 	s.signal(syscall.SIGTERM)
 	assert.Zero(t, s.exit(), "the new program hears signals")

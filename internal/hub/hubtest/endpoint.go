@@ -57,6 +57,21 @@ func (a answer) write(w http.ResponseWriter) {
 		drop(w)
 		return
 	}
+	a.writeHeader(w)
+	_, _ = w.Write(a.body) // the client may be gone
+}
+
+// writeHalf sends the header of the whole answer and half of its body.
+func (a answer) writeHalf(w http.ResponseWriter) {
+	if a.drop {
+		return
+	}
+	a.writeHeader(w)
+	_, _ = w.Write(a.body[:len(a.body)/2])    // the client may be gone
+	_ = http.NewResponseController(w).Flush() // the same
+}
+
+func (a answer) writeHeader(w http.ResponseWriter) {
 	contentType := "text/plain; charset=utf-8"
 	if json.Valid(a.body) {
 		contentType = "application/json"
@@ -64,7 +79,6 @@ func (a answer) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(a.body))) // whole once flushed
 	w.WriteHeader(a.code)
-	_, _ = w.Write(a.body) // the client may be gone
 }
 
 // endpoint counts, reads, lets faults have their way, handles and answers.

@@ -34,6 +34,11 @@ const (
 	// and the rule been cleared. With Status it gives Status and Body first,
 	// without it the true answer if the client is still there.
 	Late
+	// Cut handles the request and breaks the connection in the middle of the
+	// answer's body.
+	Cut
+	// Reset breaks the connection with a TCP reset, without handling the request.
+	Reset
 )
 
 // Fault is what is to go wrong, and when.
@@ -211,6 +216,11 @@ func (h *Hub) misbehave(w http.ResponseWriter, r *http.Request, rule *FaultRule,
 	case DropAnswer:
 		handle()
 		drop(w)
+	case Cut:
+		handle().writeHalf(w)
+		drop(w)
+	case Reset:
+		reset(w)
 	case Late:
 		if f.Status != 0 {
 			w.Header().Set("Connection", "close") // it is held until the handling is over

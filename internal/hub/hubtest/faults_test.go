@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,7 +64,7 @@ func TestFaultsThatBreakTheConnection(t *testing.T) {
 	for _, c := range []struct {
 		kind    hubtest.FaultKind
 		handled bool
-	}{{hubtest.Drop, false}, {hubtest.DropAnswer, true}} {
+	}{{hubtest.Drop, false}, {hubtest.DropAnswer, true}, {hubtest.Cut, true}, {hubtest.Reset, false}} {
 		w := newWorld(t, hubtest.Options{})
 		_, url, auth := w.taken("j")
 		w.hub.AddFault(hubtest.Fault{Endpoint: hubtest.Logs, Kind: c.kind, Times: 1})
@@ -71,6 +73,21 @@ func TestFaultsThatBreakTheConnection(t *testing.T) {
 		require.Equal(t, c.handled, len(w.hub.Log("j")) > 0)
 		require.Equal(t, 200, w.push(url, auth, 0, "b\n"))
 	}
+}
+
+// An answer that is cut has its status and half of its body; a reset shows as one.
+func TestHowTheConnectionBreaks(t *testing.T) {
+	w := newWorld(t, hubtest.Options{})
+	auth := w.register("a", "")
+	w.hub.AddFault(hubtest.Fault{Endpoint: hubtest.Sync, Kind: hubtest.Cut, Times: 1})
+	code, text, err := w.call(deadline(t), "POST", w.api("/sync"), auth, waiting)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	require.Equal(t, 200, code)
+	require.Regexp(t, `^\{"action":"continue"[^}]*$`, text)
+	w.hub.AddFault(hubtest.Fault{Endpoint: hubtest.Sync, Kind: hubtest.Reset, Times: 1})
+	_, _, err = w.call(deadline(t), "POST", w.api("/sync"), auth, waiting)
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	require.Len(t, w.hub.Syncs("a"), 1, "not handled")
 }
 
 func TestAnswerAfterIsHandled(t *testing.T) {

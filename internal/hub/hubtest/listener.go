@@ -70,3 +70,15 @@ func drop(w http.ResponseWriter) {
 		_ = conn.Close()
 	}
 }
+
+// reset is drop with a TCP reset.
+func reset(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	if c, ok := conn.(*net.TCPConn); ok {
+		_ = c.SetLinger(0) // what isn't sent is dropped
+	}
+	_ = conn.Close()
+}
