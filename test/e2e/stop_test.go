@@ -154,7 +154,8 @@ func TestSupervisorAndWorkerKilled(t *testing.T) {
 	require.NoError(t, syscall.Kill(worker, syscall.SIGKILL))
 	h.start()
 	assert.Equal(t, hub.ResultFailed, h.finished(id).Result)
-	assert.Contains(t, h.outputOf(id), "waiting\nThe job's worker ended while no supervisor was there to see why.\n")
+	// It depends on who collects the dead worker, and when, whether the kernel can still say how it died.
+	assert.Regexp(t, `waiting\nThe job's worker (ended while no supervisor was there to see why|process died: killed by signal 9, SIGKILL)\.\n`, h.outputOf(id))
 	assert.Empty(t, h.marked())
 	h.delivered(id)
 }
