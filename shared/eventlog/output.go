@@ -17,6 +17,10 @@ const (
 	// MaxOutput is the largest text an OutputWriter puts into one event, in bytes.
 	MaxOutput = 16 << 10
 
+	// enoughOutput is the size at which text needn't wait for more to come, in bytes. Terminals are read in pieces of 4 KiB: four of
+	// them are to be one event also where a few bytes of the last are held back.
+	enoughOutput = MaxOutput - 1<<10
+
 	// outputDelay is how long output waits for more to come.
 	outputDelay = 20 * time.Millisecond
 	// writeChunk bounds what an OutputWriter has in memory, in bytes.
@@ -157,7 +161,7 @@ func (o *OutputWriter) Write(p []byte) (int, error) {
 	for chunk := range slices.Chunk(p, writeChunk) {
 		o.decoded = o.decoder.Decode(o.decoded[:0], chunk)
 		o.text = o.masked.Append(o.text, o.decoded)
-		if len(o.text) >= MaxOutput || bytes.HasSuffix(o.text, []byte("\n")) && time.Since(o.flushed) >= outputDelay {
+		if len(o.text) >= enoughOutput || bytes.HasSuffix(o.text, []byte("\n")) && time.Since(o.flushed) >= outputDelay {
 			o.appendText()
 		}
 	}

@@ -88,7 +88,14 @@ func (x *index) prefixOf(i int) int32 {
 // MinLength bytes from the end the filter knows nothing, and all have to be.
 func (x *index) skip(text []byte, from int) int {
 	at := from + step - 1
-	filter, shift := x.filter, x.shift%32 // which spares the compiler checks
+	filter, shift := x.filter, x.shift%32     // which spares the compiler checks
+	for ; at+8 <= len(text); at += 2 * step { // two blocks at once
+		w := binary.LittleEndian.Uint64(text[at:])
+		h, next := hash(uint32(w))>>shift, hash(uint32(w>>(8*step)))>>shift
+		if (filter[h/64]>>(h%64)|filter[next/64]>>(next%64))&1 != 0 {
+			break
+		}
+	}
 	for ; at+block <= len(text); at += step {
 		h := hash(word(text[at:])) >> shift
 		if filter[h/64]>>(h%64)&1 != 0 {

@@ -22,8 +22,8 @@ const (
 
 	// fullLimit is the size up to which a value is masked in all its forms, and fullTotal that of all such values together.
 	// Of larger values the lines are masked, and their base64; and largeTotal is the size of all those. In bytes.
-	fullLimit  = 64 << 10
-	fullTotal  = 512 << 10
+	fullLimit  = 32 << 10
+	fullTotal  = 256 << 10
 	largeTotal = 4 << 20
 )
 
