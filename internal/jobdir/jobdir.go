@@ -21,6 +21,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -249,7 +250,22 @@ func (f *Folder) Finish() error {
 }
 
 func removeSecrets(path string) error {
-	return errors.Join(ignoreMissing(os.Remove(filepath.Join(path, requestName))), os.RemoveAll(filepath.Join(path, tempName)))
+	return errors.Join(ignoreMissing(os.Remove(filepath.Join(path, requestName))), os.RemoveAll(filepath.Join(path, tempName)), RemoveTorn(path))
+}
+
+// tornPrefix begins the names of files that WriteFile hasn't completed.
+const tornPrefix = ".new-"
+
+// RemoveTorn removes from a folder what WriteFile left when its process died. No other process may be writing there.
+func RemoveTorn(dir string) error {
+	entries, err := os.ReadDir(dir)
+	err = ignoreMissing(err)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), tornPrefix) {
+			err = errors.Join(err, ignoreMissing(os.Remove(filepath.Join(dir, e.Name()))))
+		}
+	}
+	return err
 }
 
 // asideSuffix marks a folder that couldn't be read and was set aside.
@@ -356,7 +372,7 @@ func replaceFile(path string, content []byte) error {
 }
 
 func writeFile(path string, content []byte, sync func(*os.File) error) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	tmp, err := os.CreateTemp(filepath.Dir(path), tornPrefix+"*")
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}

@@ -58,6 +58,9 @@ func lockStateDir(path string) (*StateDir, error) {
 	case !ok:
 		return nil, fmt.Errorf("cannot use state folder %s: %w; give this one another --state-dir", path, ErrInUse)
 	}
+	if err := errors.Join(jobdir.RemoveTorn(path), jobdir.RemoveTorn(filepath.Join(path, "agents"))); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot tidy state folder %s: %w", path, err), s.Close())
+	}
 	var err error
 	if s.InstanceID, err = instanceID(filepath.Join(path, "instance-id")); err != nil {
 		return nil, errors.Join(err, s.Close())

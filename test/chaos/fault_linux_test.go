@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/signalman-ci/signalman/internal/admin"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
 )
 
@@ -29,12 +31,10 @@ type faultKind struct {
 }
 
 // faultKinds are all that can go wrong.
-//
-// A kind for `supervisor upgrade` and SIGUSR2 belongs here once these exist: upgrade the supervisor in place, and upgrade one
-// that is killed meanwhile.
 func faultKinds() []faultKind {
 	kinds := []faultKind{
 		{"supervisor killed", 4, (*world).killSupervisor},
+		{"supervisor upgraded", 3, (*world).upgradeSupervisor},
 		{"worker killed", 2, (*world).killWorker},
 		{"worker frozen", 3, (*world).freezeWorker},
 		{"supervisor and worker killed", 1, (*world).killBoth},
@@ -125,6 +125,13 @@ func (w *world) replaceSupervisor(ctx context.Context, f fault, meanwhile func()
 	meanwhile()
 	pause(ctx, f.length)
 	w.start()
+}
+
+// upgradeSupervisor lets the supervisor replace itself in place by the same binary. It may be killed over it.
+func (w *world) upgradeSupervisor(ctx context.Context, f fault) {
+	if _, err := admin.Upgrade(ctx, filepath.Join(w.run, admin.SocketName)); err == nil { // else one is starting, or being upgraded
+		w.note(f.kind.name, "")
+	}
 }
 
 func (w *world) killWorker(_ context.Context, f fault) {

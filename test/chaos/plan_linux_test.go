@@ -63,6 +63,8 @@ func (p *planner) plan(job int, id string) plan {
 	for range 1 + p.rng.IntN(5) {
 		commands = append(commands, p.commands(env, files)...)
 	}
+	env[secretName] = "t0ken of " + id
+	commands = append(commands, command{directive: `echo "a $` + secretName + ` and ${` + secretName + `}$` + secretName + `"`, raw: "a *** and ***\n"})
 	last, value := p.ending()
 	commands = append(commands, last...)
 	always, onPass, onFail := p.epilogue(), p.epilogue(), p.epilogue()
@@ -107,6 +109,9 @@ func (p *planner) plan(job int, id string) plan {
 	out.payload = payload(id, env, files, commands, always, onPass, onFail)
 	return out
 }
+
+// secretName is a variable of each job whose value must not get into the log.
+const secretName = "CHAOS_TOKEN"
 
 // expectList are the sections of a list of commands, which ends with the first one that fails.
 func expectList(commands []command) []section {

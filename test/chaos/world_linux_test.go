@@ -68,6 +68,8 @@ func newWorld(t *testing.T, seed uint64, slots int, cancel context.CancelCauseFu
 	for _, name := range []string{"home", "tmp", "brought"} {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o755))
 	}
+	// What jobs print of their files is compared.
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "agent.toml"), []byte("[secrets]\nfiles = []\n"), 0o600))
 	t.Setenv("TMPDIR", filepath.Join(dir, "tmp")) // as the supervisor has it: the run folder follows from it
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	w.run, err = supervisor.RunDir(w.state)
@@ -134,7 +136,7 @@ func (w *world) note(kind, format string, args ...any) {
 // start starts a supervisor. The caller holds supMu.
 func (w *world) start() {
 	cmd := exec.Command(filepath.Join(binaries, "supervisor"), "start", "--endpoint", w.hub.Endpoint(), "--no-https",
-		"--state-dir", w.state, "--name", "chaos-host", "--concurrency", strconv.Itoa(w.slots))
+		"--state-dir", w.state, "--name", "chaos-host", "--concurrency", strconv.Itoa(w.slots), "--config-file", filepath.Join(w.dir, "agent.toml"))
 	cmd.Dir = w.dir
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(w.dir, "home"), "TMPDIR=" + filepath.Join(w.dir, "tmp"), "LANG=C.UTF-8",
@@ -310,6 +312,6 @@ func (w *world) mayStay(path string, e fs.DirEntry, jobs []string) bool {
 	case within("state", "jobs") && len(parts) == 3:
 		return slices.Contains(jobs, parts[2])
 	default:
-		return slices.Contains([]string{"state", "state/lock", "state/instance-id", "state/agents", "state/jobs"}, rel)
+		return slices.Contains([]string{"agent.toml", "state", "state/lock", "state/instance-id", "state/agents", "state/jobs"}, rel)
 	}
 }
