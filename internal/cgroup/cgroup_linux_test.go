@@ -568,6 +568,12 @@ func TestGroupInAScope(t *testing.T) {
 		t.Cleanup(func() { assert.NoError(t, unix.Rmdir(scope)); assert.NoError(t, unix.Rmdir(slice)) })
 		scopes = append(scopes, scope)
 	}
+	// A supervisor that died here has made nothing in the scope yet, and the next one finds it all the same.
+	next := openHost(t, instance)
+	assert.Equal(t, []string{"j"}, next.Jobs())
+	_, ok := next.Find("j")
+	assert.True(t, ok)
+
 	limits := protocol.Limits{Memory: 64 << 20, Pids: 100}
 	for range 2 { // it can begin again
 		g, err := h.CreateIn("j", limits, worker.Process.Pid)
@@ -596,6 +602,7 @@ func TestGroupInAScope(t *testing.T) {
 	require.NoError(t, found.Kill(deadline(t)))
 	worker.end(t)
 	require.NoError(t, found.Remove(deadline(t)))
+	assert.Empty(t, openHost(t, instance).Jobs(), "scopes that are about to go are no jobs")
 	_, ok = h.Find("j")
 	assert.False(t, ok)
 	for _, scope := range scopes {
@@ -808,6 +815,7 @@ func TestControllersInAScope(t *testing.T) {
 	instance := uuid.NewString()
 	h := openHost(t, instance)
 	h.wanted = []string{freeController}
+	h.LimitInScopesOnly()
 	scope := filepath.Join(base, ScopeName(instance, "j"))
 	require.NoError(t, os.Mkdir(scope, 0o755))
 	worker := start(t, []string{scope}, "sleep", "1000")
@@ -822,4 +830,15 @@ func TestControllersInAScope(t *testing.T) {
 	pids, err = pidsIn(filepath.Join(scope, jobName))
 	require.NoError(t, err)
 	assert.Equal(t, []int{r.Process.Pid}, pids)
+
+	// Outside of it they stay where they are.
+	h.seats = slices.DeleteFunc(h.seats, func(s seat) bool { return !s.v2 })
+	without, err := h.Create("k", protocol.Limits{})
+	require.NoError(t, err)
+	cleanUp(t, without)
+	for _, dir := range []string{without.tops()[0], h.seats[0].folder} {
+		assert.Empty(t, mustWords(t, dir, "cgroup.subtree_control"))
+	}
+	_, err = h.Create("k", protocol.Limits{Memory: 1 << 20})
+	require.ErrorContains(t, err, "cannot hold a job to its [limits] memory of 1 MiB: it has no scope of its own")
 }

@@ -30,6 +30,9 @@ func (*Host) Describe() string { return "no cgroups" }
 // Create says that this system has no cgroups.
 func (*Host) Create(string, protocol.Limits) (*Group, error) { return nil, errNoCgroups() }
 
+// LimitInScopesOnly does nothing.
+func (*Host) LimitInScopesOnly() {}
+
 // CreateIn says that this system has no cgroups.
 func (*Host) CreateIn(string, protocol.Limits, int) (*Group, error) { return nil, errNoCgroups() }
 

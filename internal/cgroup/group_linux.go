@@ -45,9 +45,13 @@ func (p place) ours() []string {
 }
 
 func (g *Group) exists() bool {
-	return slices.ContainsFunc(g.all(place.ours), func(dir string) bool {
+	made := slices.ContainsFunc(g.all(place.ours), func(dir string) bool {
 		_, err := os.Stat(dir)
 		return err == nil
+	})
+	return made || slices.ContainsFunc(g.places, func(p place) bool { // a supervisor died before it made anything in its scope
+		pids, err := pidsIn(p.dir)
+		return p.scope && (err != nil || len(pids) > 0)
 	})
 }
 

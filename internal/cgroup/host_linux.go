@@ -33,8 +33,9 @@ type Host struct {
 	// deserted are the folders of earlier supervisors of this instance, which were in other cgroups.
 	deserted []string
 
-	mu     sync.Mutex
-	groups map[string]*Group // by job id; one whose cgroups are gone may be among them
+	mu         sync.Mutex
+	groups     map[string]*Group // by job id; one whose cgroups are gone may be among them
+	scopesOnly bool              // see LimitInScopesOnly
 }
 
 // seat is our place in one hierarchy.
@@ -256,6 +257,15 @@ func (h *Host) Create(jobID string, limits protocol.Limits) (*Group, error) {
 	return h.create(jobID, limits, func(seat) (string, bool) { return "", false })
 }
 
+// LimitInScopesOnly leaves v2's controllers out of the supervisor's own cgroup from now on: groups there hold processes together, and can't
+// have limits. It is for services of systemd, which can't be started again while their cgroup hands on controllers and jobs
+// are in it.
+func (h *Host) LimitInScopesOnly() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.scopesOnly = true
+}
+
 // CreateIn makes a job's group inside the systemd scope of a process (ScopeName is its name, Delegate its property), which
 // becomes the group's worker. In hierarchies where that scope is no cgroup of its own it does what Create does.
 func (h *Host) CreateIn(jobID string, limits protocol.Limits, pid int) (*Group, error) {
@@ -361,10 +371,13 @@ func (h *Host) furnish(s seat, p place, limits protocol.Limits, missing map[stri
 	return nil
 }
 
-// delegate passes v2's controllers down to a group's children. Its error tells why some can't be passed.
+// delegate passes v2's controllers down to a group's children. It needs mu to be held. Its error tells why some can't be passed.
 func (h *Host) delegate(s seat, p place) error {
 	if p.scope { // systemd has put the worker there
 		return h.passDown(p.dir, func() error { return evacuate(p.dir, p.worker(), func(int) bool { return true }) })
+	}
+	if h.scopesOnly {
+		return errors.New("it has no scope of its own, and systemd can't restart a service that hands on cgroup controllers")
 	}
 	outer := filepath.Dir(p.dir) // our folder, of this supervisor or of an earlier one
 	room := func() error { return s.makeRoom(filepath.Dir(outer), filepath.Join(outer, supervisorLeaf)) }

@@ -111,6 +111,13 @@ func onSignals(first, second func()) (stop func()) {
 	}
 }
 
+// catchSignals holds SIGINT and SIGTERM until the returned release is called; caught tells whether there was one.
+func catchSignals() (caught func() bool, release func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	return func() bool { return len(signals) > 0 }, func() { signal.Stop(signals) }
+}
+
 // errSecondSignal says that not all was brought to its end.
 var errSecondSignal = errors.New("left at once on a second signal")
 

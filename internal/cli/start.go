@@ -103,24 +103,11 @@ func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
 		return err
 	}
 	settings.CheckUpgrade = next.check
-	manager := serviceManager{settings.Logger}
-	settings.Manager = manager
+	settings.Manager = serviceManager{settings.Logger}
 	for interrupted := false; ; {
-		sup, err := supervisor.Open(settings)
-		if err != nil {
-			return err
-		}
-		settings.Logger.Info("supervisor started", "version", version.Version, "slots", settings.Slots, "state-dir", settings.StateDir)
-		if interrupted {
-			sup.Interrupt()
-		}
-		err = runUntilHandedOver(ctx, sup, settings, manager)
-		interrupted = sup.Interrupted()
+		interrupted, err = runUntilHandedOver(ctx, settings, interrupted)
 		if !errors.Is(err, supervisor.ErrHandedOver) {
-			return errors.Join(err, sup.Close())
-		}
-		if err := sup.Close(); err != nil {
-			settings.Logger.Error("cannot give up the state folder", "error", err)
+			return err
 		}
 		if !interrupted { // else there is nothing to upgrade for
 			settings.Logger.Error("cannot run the new version; going on with this one", "error", next.exec())
@@ -128,15 +115,36 @@ func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
 	}
 }
 
-// runUntilHandedOver runs a supervisor. If that has handed over, signals that end it are ignored from then on, as the next
-// program will do until it is ready for them.
-func runUntilHandedOver(ctx context.Context, sup *supervisor.Supervisor, settings supervisor.Settings, manager serviceManager) error {
-	defer manager.watchdog(ctx, func() { sup.Status() })()
-	return withSignals(ctx, func() {
+// runUntilHandedOver runs a supervisor to its end and tells whether it was interrupted, as it may have been from the first. If it has
+// handed over, signals that end it are ignored from then on, as the next program will do until it is ready for them.
+func runUntilHandedOver(ctx context.Context, settings supervisor.Settings, interrupted bool) (_ bool, err error) {
+	caught, release := catchSignals() // a signal of the time until the supervisor can be told is not lost
+	defer release()
+	sup, err := supervisor.Open(settings)
+	if err != nil {
+		return interrupted, err
+	}
+	manager := serviceManager{settings.Logger}
+	defer func() {
+		closed := sup.Close()
+		if !errors.Is(err, supervisor.ErrHandedOver) {
+			err = errors.Join(err, closed)
+		} else if closed != nil {
+			settings.Logger.Error("cannot give up the state folder", "error", closed)
+		}
+	}()
+	settings.Logger.Info("supervisor started", "version", version.Version, "slots", settings.Slots, "state-dir", settings.StateDir)
+	interrupt := func() {
 		settings.Logger.Info("interrupted; the hub is told, and running jobs have the grace period; a second signal leaves at once")
 		manager.stopping(settings.Agent.Registration.InterruptionGracePeriod)
 		sup.Interrupt()
-	}, func(ctx context.Context) error {
+	}
+	defer manager.watchdog(ctx, func() { sup.Status() })()
+	err = withSignals(ctx, interrupt, func(ctx context.Context) error {
+		release()
+		if interrupted || caught() {
+			interrupt()
+		}
 		checking, cancel := context.WithCancel(ctx)
 		defer onUpgradeSignal(func() { _, _ = sup.Upgrade(checking) })() // it logs its refusal
 		defer cancel()
@@ -147,6 +155,7 @@ func runUntilHandedOver(ctx context.Context, sup *supervisor.Supervisor, setting
 		}
 		return err
 	})
+	return sup.Interrupted(), err
 }
 
 // newLogger makes the agent's own log: to out, and to a file that is rotated if one is set.

@@ -19,26 +19,7 @@ func (j *Job) enclose(worker *pluginhost.Worker) error {
 		return nil
 	}
 	j.disband() // of a worker that was launched for this job and never got it
-	pid := worker.Address().Process.PID
-	if j.StartScope == nil {
-		group, err := j.Cgroups.Create(j.folder.ID(), j.Limits)
-		if err != nil {
-			return err
-		}
-		j.group = group
-		return group.AddWorker(pid)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
-	defer cancel()
-	name := cgroup.ScopeName(j.InstanceID, j.folder.ID())
-	if err := j.StartScope(ctx, name, pid, "Signalman job "+j.folder.ID()); err != nil {
-		if j.limited() {
-			return fmt.Errorf("cannot hold the job to its limits ([limits]): %w", err)
-		}
-		j.logger.Warn("the job has no scope of its own and stays in the service's", "error", err)
-		return nil
-	}
-	group, err := j.Cgroups.CreateIn(j.folder.ID(), j.Limits, pid)
+	group, err := j.makeGroup(worker.Address().Process.PID)
 	if err != nil {
 		return err
 	}
@@ -46,8 +27,23 @@ func (j *Job) enclose(worker *pluginhost.Worker) error {
 	return nil
 }
 
-func (j *Job) limited() bool {
-	return j.Limits.Memory > 0 || j.Limits.MilliCPUs > 0 || j.Limits.Pids > 0
+// makeGroup makes the job's group, in a scope if it can have one, and puts its worker in.
+func (j *Job) makeGroup(worker int) (*cgroup.Group, error) {
+	id := j.folder.ID()
+	var noScope error
+	if j.StartScope != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+		defer cancel()
+		if noScope = j.StartScope(ctx, cgroup.ScopeName(j.InstanceID, id), worker, "Signalman job "+id); noScope == nil {
+			return j.Cgroups.CreateIn(id, j.Limits, worker)
+		}
+		j.logger.Warn("the job has no scope of its own and stays in the service's cgroup", "reason", noScope)
+	}
+	group, err := j.Cgroups.Create(id, j.Limits)
+	if err != nil {
+		return nil, errors.Join(err, noScope)
+	}
+	return group, group.AddWorker(worker)
 }
 
 // findGroup finds the cgroup of a job that began under another supervisor.

@@ -3,6 +3,8 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"os/exec"
+	"sync"
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/cgroup"
@@ -10,22 +12,21 @@ import (
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
-// trialLimit bounds the removal of the cgroup that limits are tried with.
-const trialLimit = 10 * time.Second
+const (
+	// trialLimit bounds the trial of a job's cgroups.
+	trialLimit = 20 * time.Second
+	// trialID stands for the id of a job.
+	trialID = "signalman-trial"
+)
 
 // openCgroups finds the cgroups that jobs can have. Without any jobs run nevertheless, unless they have limits: a job that could
 // take all of a shared host is not to be had by mistake.
 func (s *Supervisor) openCgroups() {
 	j := &s.Agent.Job
-	if systemd.Booted() {
-		j.StartScope = systemd.StartScope
-	}
 	host, err := cgroup.Open(s.dir.InstanceID)
 	if err == nil {
 		j.Cgroups = host
-		if j.Limits != (protocol.Limits{}) && j.StartScope == nil { // a scope's cgroups are there with the worker only
-			err = try(host, j.Limits)
-		}
+		err = s.tryCgroups(host)
 	}
 	switch {
 	case err == nil:
@@ -33,17 +34,65 @@ func (s *Supervisor) openCgroups() {
 		s.Logger.Error("the limits of jobs can't be set; no job is taken", "reason", err)
 		s.AdmissionChecks = append(s.AdmissionChecks, func() error { return fmt.Errorf("the limits of jobs ([limits]) can't be set: %w", err) })
 	default:
+		j.Cgroups, j.StartScope = nil, nil // else they would fail
 		s.Logger.Warn("jobs have no cgroups; what hides from a dead worker is found by its environment only", "reason", err)
 	}
 }
 
-// try sets the limits of a job that isn't there.
-func try(host *cgroup.Host, limits protocol.Limits) error {
-	group, err := host.Create("signalman-trial", limits)
+// tryCgroups finds out whether jobs can have scopes, which not all services have the right to, and whether their limits can be set.
+func (s *Supervisor) tryCgroups(host *cgroup.Host) error {
+	j := &s.Agent.Job
+	ctx, cancel := context.WithTimeout(context.Background(), trialLimit)
+	defer cancel()
+	if !systemd.Booted() {
+		if j.Limits == (protocol.Limits{}) {
+			return nil
+		}
+		return tryGroup(ctx, host, j.Limits)
+	}
+	host.LimitInScopesOnly()
+	noScope, err := tryScope(ctx, host, cgroup.ScopeName(s.dir.InstanceID, trialID), j.Limits)
+	if noScope == nil {
+		j.StartScope = systemd.StartScope
+		return err
+	}
+	s.Logger.Warn("jobs have no scopes of their own and stay in the service's cgroup", "reason", noScope)
+	if err := tryGroup(ctx, host, j.Limits); err != nil {
+		return fmt.Errorf("%w; %w", err, noScope)
+	}
+	return nil
+}
+
+// tryScope does with a process of no other use what is done with a job's worker. noScope says that there can be no scope, err that
+// there is one and the rest can't be had.
+func tryScope(ctx context.Context, host *cgroup.Host, name string, limits protocol.Limits) (noScope, err error) {
+	process := exec.CommandContext(ctx, "sh", "-c", "read -r line") // it ends with its input
+	stdin, err := process.StdinPipe()
+	if err == nil {
+		err = process.Start()
+	}
+	if err != nil {
+		return fmt.Errorf("cannot start a process to try it with: %w", err), nil
+	}
+	end := sync.OnceFunc(func() { _, _ = stdin.Close(), process.Wait() })
+	defer end()
+	pid := process.Process.Pid
+	if noScope := systemd.StartScope(ctx, name, pid, "Signalman tries what its jobs need"); noScope != nil {
+		return noScope, nil
+	}
+	group, err := host.CreateIn(trialID, limits, pid)
+	if err != nil {
+		return nil, err
+	}
+	end()
+	return nil, group.Remove(ctx)
+}
+
+// tryGroup makes the group of a job that isn't there.
+func tryGroup(ctx context.Context, host *cgroup.Host, limits protocol.Limits) error {
+	group, err := host.Create(trialID, limits)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), trialLimit)
-	defer cancel()
 	return group.Remove(ctx)
 }

@@ -22,6 +22,9 @@ const (
 	scopeStopLimit = 90 * time.Second
 	// startLimit bounds a scope's start where the caller sets no nearer deadline: a job waits for it.
 	startLimit = 10 * time.Second
+	// takenLimit is how long the name of an ended scope may still be taken, and takenPause is between two tries for it.
+	takenLimit = 5 * time.Second
+	takenPause = 20 * time.Millisecond
 )
 
 // Booted tells whether systemd is the host's init.
@@ -69,6 +72,8 @@ func Watchdog(ctx context.Context, alive func()) error {
 // are. The scope is delegated (cgroups can be made in it), lies in signalman.slice, goes when its last process has ended, and is
 // stopped after the service that asks for it when the host goes down, so that jobs have their grace period.
 //
+// A scope of the same name that has just ended may stand in the way for a moment, which is waited for; one with processes is an error.
+//
 // Root asks the host's systemd; other users theirs, if they have one. The error is ErrUnavailable or one line that says why not;
 // the process is then where it was.
 func StartScope(ctx context.Context, name string, pid int, description string) error {
@@ -83,8 +88,7 @@ func StartScope(ctx context.Context, name string, pid int, description string) e
 	}
 	defer conn.Close()
 	done := make(chan string, 1) // a late answer must not hold up the connection
-	_, err = conn.StartTransientUnitContext(ctx, name, "fail", properties(ctx, conn, pid, description), done)
-	if err != nil {
+	if err := request(ctx, conn, name, properties(ctx, conn, pid, description), done); err != nil {
 		return fmt.Errorf("cannot start scope %s: %w", name, oneLine(err))
 	}
 	select {
@@ -95,6 +99,27 @@ func StartScope(ctx context.Context, name string, pid int, description string) e
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("cannot start scope %s: systemd doesn't answer: %w", name, ctx.Err())
+	}
+}
+
+// request asks for a scope, and again while the name is taken.
+func request(ctx context.Context, conn *dbus.Conn, name string, properties []dbus.Property, done chan<- string) error {
+	limit := time.NewTimer(takenLimit)
+	defer limit.Stop()
+	tick := time.NewTicker(takenPause)
+	defer tick.Stop()
+	for {
+		_, err := conn.StartTransientUnitContext(ctx, name, "fail", properties, done)
+		if refusal, ok := errors.AsType[godbus.Error](err); !ok || refusal.Name != "org.freedesktop.systemd1.UnitExists" {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return err
+		case <-ctx.Done():
+			return err
+		}
 	}
 }
 

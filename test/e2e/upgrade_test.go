@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -112,6 +113,36 @@ func TestUpgrade(t *testing.T) {
 
 	s.signal(syscall.SIGTERM)
 	assert.Zero(t, s.exit(), "the new program hears signals")
+}
+
+// A signal that comes while the new program begins is heard. Here that waits for the id of its state folder.
+func TestInterruptedWhileItUpgrades(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, hubtest.Options{}, "--interruption-grace-period", "3600")
+	s := h.start()
+	id := h.submit(hubtest.Request{Commands: []string{"echo before", h.untilFile("gate"), "echo after"}})
+	h.output(id, "before\n")
+	path := h.path("state/instance-id")
+	instance, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, syscall.Mkfifo(path, 0o600))
+	s.signal(syscall.SIGUSR2)
+	var fifo *os.File
+	eventually(t, "the new program doesn't begin", func() bool {
+		fifo, err = os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0) // it fails until somebody reads
+		return err == nil
+	})
+	s.signal(syscall.SIGTERM)
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.WriteFile(path, instance, 0o600))
+	_, err = fifo.Write(instance)
+	require.NoError(t, errors.Join(err, fifo.Close()))
+
+	h.interrupted()
+	h.write("gate", "")
+	assert.Equal(t, hub.ResultPassed, h.finished(id).Result)
+	assert.Zero(t, s.exit())
 }
 
 // What can't start doesn't take over.

@@ -28,6 +28,8 @@ const (
 	image = "signalman-systemd:bookworm-1"
 	// service is the unit under test.
 	service = "signalman.service"
+	// firstVersion is the supervisor that is installed, nextVersion the one beside it as supervisor-next.
+	firstVersion, nextVersion = "1.0.0-test", "2.0.0-test"
 )
 
 // required says that a machine that can't be booted is a failure, rather than a reason to skip.
@@ -56,10 +58,16 @@ func buildAndRun(m *testing.M) (int, error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // for a user other than root in the machine
 		return 0, err
 	}
-	build := exec.Command("go", "build", "-o", dir, "../../cmd/supervisor", "../../cmd/worker-shell", "./scope")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("cannot build the binaries: %w\n%s", err, out)
+	const versionFlag = "-ldflags=-X=github.com/signalman-ci/signalman/internal/version.Version="
+	for _, args := range [][]string{
+		{versionFlag + firstVersion, "-o", dir, "../../cmd/supervisor", "../../cmd/worker-shell", "./scope"},
+		{versionFlag + nextVersion, "-o", filepath.Join(dir, "supervisor-next"), "../../cmd/supervisor"},
+	} {
+		build := exec.Command("go", append([]string{"build"}, args...)...)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("cannot build the binaries: %w\n%s", err, out)
+		}
 	}
 	binaries = dir
 	// The tests wait more than they work, so that more of them can run side by side than there are processors.
@@ -105,8 +113,8 @@ type machine struct {
 	t   *testing.T
 	id  string
 	hub *hubtest.Hub
-	// etc and state are the machine's /etc/signalman and /var/lib/signalman.
-	etc, state string
+	// etc, state and lib are the machine's /etc/signalman, /var/lib/signalman and /usr/lib/signalman.
+	etc, state, lib string
 }
 
 // boot boots a machine. It has a network in common with the test, so that the hub can be reached.
@@ -116,7 +124,8 @@ func boot(t *testing.T, h hierarchy) *machine {
 		require.False(t, required(), "%s", why)
 		t.Skip(why)
 	}
-	m := &machine{t: t, hub: hubtest.Start(t, hubtest.Options{}), etc: t.TempDir(), state: t.TempDir()}
+	m := &machine{t: t, hub: hubtest.Start(t, hubtest.Options{}), etc: t.TempDir(), state: t.TempDir(), lib: t.TempDir()}
+	m.install()
 	m.write("agent.toml", fmt.Sprintf("endpoint = %q\nno-https = true\nname = \"booted-machine\"\n", m.hub.Endpoint()))
 	m.write("agent.env", "SEMAPHORE_AGENT_TOKEN="+m.hub.RegistrationToken()+"\n")
 	unit, err := filepath.Abs("../../packaging/systemd/" + service)
@@ -124,7 +133,7 @@ func boot(t *testing.T, h hierarchy) *machine {
 	args := []string{
 		"run", "--detach", "--network=host", "--cgroupns=private", "--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined",
 		"--cap-drop=ALL", "--tmpfs=/run", "--tmpfs=/tmp", "--env=container=docker",
-		"--volume=" + binaries + ":/usr/lib/signalman:ro", "--volume=" + unit + ":/usr/lib/systemd/system/" + service + ":ro",
+		"--volume=" + m.lib + ":/usr/lib/signalman", "--volume=" + unit + ":/usr/lib/systemd/system/" + service + ":ro",
 		"--volume=" + m.etc + ":/etc/signalman:ro", "--volume=" + m.state + ":/var/lib/signalman",
 	}
 	for _, c := range capabilities {
@@ -149,18 +158,34 @@ func boot(t *testing.T, h hierarchy) *machine {
 	return m
 }
 
+// install gives the machine its own links to the binaries, so that a test can replace one.
+func (m *machine) install() {
+	m.t.Helper()
+	files, err := os.ReadDir(binaries)
+	require.NoError(m.t, err)
+	for _, f := range files {
+		require.NoError(m.t, os.Link(filepath.Join(binaries, f.Name()), filepath.Join(m.lib, f.Name())))
+	}
+}
+
 // write puts a file into the machine's /etc/signalman.
 func (m *machine) write(name, content string) {
 	m.t.Helper()
 	require.NoError(m.t, os.WriteFile(filepath.Join(m.etc, name), []byte(content), 0o600))
 }
 
+// read is what a file of the machine's /etc/signalman holds.
+func (m *machine) read(name string) string {
+	m.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(m.etc, name))
+	require.NoError(m.t, err)
+	return string(raw)
+}
+
 // configure adds settings to agent.toml.
 func (m *machine) configure(toml string) {
 	m.t.Helper()
-	raw, err := os.ReadFile(filepath.Join(m.etc, "agent.toml"))
-	require.NoError(m.t, err)
-	m.write("agent.toml", string(raw)+toml+"\n")
+	m.write("agent.toml", m.read("agent.toml")+toml+"\n")
 }
 
 // dropIn changes the unit's settings.
@@ -202,6 +227,50 @@ func (m *machine) unitOf(pid string) string {
 		return ""
 	}
 	return out
+}
+
+// scopeOf is the name of a job's scope.
+func (m *machine) scopeOf(job string) string {
+	m.t.Helper()
+	id, err := os.ReadFile(filepath.Join(m.state, "instance-id"))
+	require.NoError(m.t, err)
+	return "signalman-" + string(id[:8]) + "-" + job + ".scope"
+}
+
+// processesIn are the processes of a v2 cgroup and of all below it.
+func (m *machine) processesIn(cgroup string) []string {
+	m.t.Helper()
+	return strings.Fields(m.run("sh", "-c",
+		`find "$(awk '$3 == "cgroup2" {print $2}' /proc/mounts)$1" -name cgroup.procs -exec cat {} + 2>/dev/null || true`, "sh", cgroup))
+}
+
+// requireOnlySupervisor checks that the service's cgroup comes to hold nothing but its main process (one that looks through the host has
+// workers there for a moment), and that no start of it has failed or found something of the jobs in its way.
+func (m *machine) requireOnlySupervisor() {
+	m.t.Helper()
+	m.eventually("the service's cgroup has the supervisor only", func() bool {
+		return slices.Equal([]string{m.property(service, "MainPID")}, m.processesIn("/system.slice/"+service))
+	})
+	journal := m.journal(service)
+	assert.NotContains(m.t, journal, "219/CGROUP")
+	for _, pid := range m.processesIn("/signalman.slice") {
+		assert.NotContains(m.t, journal, "left-over process "+pid+" ")
+	}
+}
+
+// awaitEnd waits until nothing is left of a scope.
+func (m *machine) awaitEnd(scope string) {
+	m.t.Helper()
+	m.eventually("the scope is gone", func() bool { return m.property(scope, "LoadState") == "not-found" })
+}
+
+// awaitAnother waits for a main process that takes the place of another.
+func (m *machine) awaitAnother(before string) {
+	m.t.Helper()
+	m.eventually("another supervisor is there", func() bool {
+		now := m.property(service, "MainPID")
+		return now != "0" && now != before && m.property(service, "ActiveState") == "active"
+	})
 }
 
 // start starts the service and waits until it is active.

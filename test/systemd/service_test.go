@@ -3,6 +3,7 @@
 package systemd
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
+	"github.com/signalman-ci/signalman/shared/eventlog"
 )
 
 func TestUnitIsWellFormed(t *testing.T) {
@@ -39,10 +41,7 @@ func TestStartAndStop(t *testing.T) {
 	assert.Equal(t, hub.ResultPassed, m.finished(id).Result)
 
 	m.run("systemctl", "stop", service)
-	assert.Equal(t, "inactive", m.property(service, "ActiveState"))
-	assert.Equal(t, "success", m.property(service, "Result"))
-	m.requireNoSupervisor()
-	assert.Empty(t, m.hub.Agents(), "it has said goodbye")
+	m.requireStopped()
 }
 
 // requireNoSupervisor checks that no process of a supervisor is left in the machine.
@@ -77,23 +76,22 @@ func TestStartWithWrongToken(t *testing.T) {
 	m.eventually("the service is active", func() bool { return m.property(service, "ActiveState") == "active" })
 }
 
-// A supervisor that dies comes back within a second or so; its job doesn't notice.
+// A supervisor that dies comes back within a second or so; its job, in a scope of its own, doesn't notice.
 func TestKilledSupervisor(t *testing.T) {
 	t.Parallel()
 	m := boot(t, unified)
 	m.start()
 	id := m.submit("echo before; echo $$ >/run/shell", untilOpen("gate"), "echo after")
 	m.output(id, "before\n")
-	shell := m.run("cat", "/run/shell")
+	shell, scope := m.run("cat", "/run/shell"), m.scopeOf(id)
 	for range 6 { // more often than systemd's own limit for restarts allows
+		m.requireOnlySupervisor()
 		before := m.property(service, "MainPID")
 		m.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", service)
-		m.eventually("the supervisor is back", func() bool {
-			now := m.property(service, "MainPID")
-			return now != "0" && now != before && m.property(service, "ActiveState") == "active"
-		})
+		m.awaitAnother(before)
 	}
-	assert.NotEmpty(t, m.unitOf(shell), "the job's shell is gone")
+	assert.Equal(t, "/signalman.slice/"+scope+"/job", m.unitOf(shell))
+	m.requireOnlySupervisor()
 	m.open("gate")
 	job := m.finished(id)
 	assert.Equal(t, hub.ResultPassed, job.Result)
@@ -101,9 +99,10 @@ func TestKilledSupervisor(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(m.outputOf(id), "before\n"))
 	assert.Equal(t, 1, strings.Count(m.outputOf(id), "after\n"))
 	assert.Equal(t, 1, m.hub.Requests(hubtest.Register), "the registration is kept")
+	m.awaitEnd(scope)
 }
 
-// A restart is an interruption: without a grace period the hub stops the job. The next supervisor works as ever.
+// Restart and stop are interruptions: without a grace period the hub stops the job. The next supervisor works as ever.
 func TestRestartStopsTheJob(t *testing.T) {
 	t.Parallel()
 	m := boot(t, unified)
@@ -114,31 +113,49 @@ func TestRestartStopsTheJob(t *testing.T) {
 	m.run("systemctl", "restart", service)
 	assert.NotEqual(t, before, m.property(service, "MainPID"))
 	assert.Equal(t, hub.ResultStopped, m.finished(id).Result)
-	next := m.submit("true")
-	assert.Equal(t, hub.ResultPassed, m.finished(next).Result)
+	m.awaitEnd(m.scopeOf(id))
+	next := m.submit("echo begun; sleep 10000")
+	m.output(next, "begun\n")
+	m.requireOnlySupervisor()
+	m.run("systemctl", "stop", service)
+	assert.Equal(t, hub.ResultStopped, m.finished(next).Result)
+	m.awaitEnd(m.scopeOf(next))
+	m.requireStopped()
 }
 
-// With a grace period the job goes on, and the restart waits for it, longer than TimeoutStopSec if it must.
+// requireStopped checks that the service has ended in good order.
+func (m *machine) requireStopped() {
+	m.t.Helper()
+	m.eventually("the service is down", func() bool { return m.property(service, "ActiveState") == "inactive" })
+	assert.Equal(m.t, "success", m.property(service, "Result"))
+	m.requireNoSupervisor()
+	assert.Empty(m.t, m.hub.Agents(), "it has said goodbye")
+}
+
+// With a grace period the job goes on, and restart and stop wait for it, longer than TimeoutStopSec if they must.
 func TestRestartWaitsForTheGracePeriod(t *testing.T) {
 	t.Parallel()
 	m := boot(t, unified)
 	m.configure("interruption-grace-period = 3600")
 	m.dropIn(service, "[Service]\nTimeoutStopSec=1")
 	m.start()
+	interrupted := func(verb, gate string) {
+		id := m.submit("echo begun", untilOpen(gate), "sleep 3; echo after")
+		m.output(id, "begun\n")
+		m.run("systemctl", verb, "--no-block", service)
+		require.NoError(t, m.hub.WaitAgents(m.ctx(), func(a []hubtest.Agent) bool { return len(a) == 1 && a[0].InterruptedAt != 0 }))
+		m.open(gate)
+		assert.Equal(t, hub.ResultPassed, m.finished(id).Result)
+	}
 	before := m.property(service, "MainPID")
-	id := m.submit("echo begun", untilOpen("gate"), "sleep 3; echo after")
-	m.output(id, "begun\n")
-	m.run("systemctl", "restart", "--no-block", service)
-	require.NoError(t, m.hub.WaitAgents(m.ctx(), func(a []hubtest.Agent) bool { return len(a) == 1 && a[0].InterruptedAt != 0 }))
-	m.open("gate")
-	assert.Equal(t, hub.ResultPassed, m.finished(id).Result)
-	m.eventually("the service is active again", func() bool {
-		return m.property(service, "MainPID") != before && m.property(service, "ActiveState") == "active"
-	})
+	interrupted("restart", "first")
+	m.awaitAnother(before)
+	interrupted("stop", "second")
+	m.requireStopped()
 	assert.NotContains(t, m.journal(service), "timed out")
 }
 
-// The host goes down: the job has its grace period there too, and the hub has the result.
+// The host goes down: the job has its grace period there too, as its scope is stopped after the service, and the hub has the result.
 func TestPowerOff(t *testing.T) {
 	t.Parallel()
 	m := boot(t, unified)
@@ -146,19 +163,49 @@ func TestPowerOff(t *testing.T) {
 	m.start()
 	id := m.submit("echo begun", untilOpen("gate"), "echo after")
 	m.output(id, "begun\n")
+	require.Contains(t, strings.Fields(m.property(m.scopeOf(id), "Before")), service)
 	m.run("systemctl", "poweroff", "--no-block")
 	require.NoError(t, m.hub.WaitAgents(m.ctx(), func(a []hubtest.Agent) bool { return len(a) == 1 && a[0].InterruptedAt != 0 }))
 	m.open("gate")
 	assert.Equal(t, hub.ResultPassed, m.finished(id).Result)
-	out, err := m.command("docker", "wait", m.id).Output()
-	require.NoError(t, err, "%s", stderrOf(err))
-	assert.Equal(t, "0\n", string(out), "the machine has not come down in good order")
+	m.awaitPowerOff()
 	assert.Empty(t, m.hub.Agents())
+}
+
+func (m *machine) awaitPowerOff() {
+	m.t.Helper()
+	out, err := m.command("docker", "wait", m.id).Output()
+	require.NoError(m.t, err, "%s", stderrOf(err))
+	assert.Equal(m.t, "0\n", string(out), "the machine has not come down in good order")
+}
+
+// The host goes down while the hub is away: the supervisor has all its time, and only then the job is stopped, by its own worker, which
+// leaves a log that is complete.
+func TestPowerOffWithoutHub(t *testing.T) {
+	t.Parallel()
+	m := boot(t, unified)
+	// What the log is when the supervisor has ended, and systemd is to stop what comes next.
+	m.dropIn(service, "[Service]\nTimeoutStopSec=3\nExecStopPost=sh -c 'cp /var/lib/signalman/jobs/*/events.jsonl /var/lib/signalman/then'")
+	m.start()
+	id := m.submit("echo begun; sleep 10000", "echo never")
+	m.output(id, "begun\n")
+	m.hub.Down()
+	m.run("systemctl", "poweroff", "--no-block")
+	m.awaitPowerOff()
+	last, ok, err := eventlog.Last(filepath.Join(m.state, "then"))
+	require.NoError(t, err)
+	require.True(t, ok)
+	assert.NotEqual(t, eventlog.KindJobFinished, last.Kind, "the job was stopped while the supervisor had time")
+	last, ok, err = eventlog.Last(filepath.Join(m.state, "jobs", id, "events.jsonl"))
+	require.NoError(t, err)
+	require.True(t, ok)
+	assert.Equal(t, eventlog.KindJobFinished, last.Kind)
+	assert.Equal(t, string(hub.ResultStopped), last.Result)
 }
 
 // A supervisor that can't leave, here since the hub is away, is ended when its time is up. Its job goes on, for a quarter of an hour
 // if need be, and a supervisor that comes meanwhile takes it up.
-func TestStopWithoutHub(t *testing.T) {
+func TestRestartAndStopWithoutHub(t *testing.T) {
 	t.Parallel()
 	m := boot(t, unified)
 	m.dropIn(service, "[Service]\nTimeoutStopSec=1")
@@ -167,16 +214,26 @@ func TestStopWithoutHub(t *testing.T) {
 	m.output(id, "before\n")
 	shell := m.run("cat", "/run/shell")
 	m.hub.Down()
+	before := m.property(service, "MainPID")
+	m.run("systemctl", "restart", "--no-block", service)
+	m.eventually("another supervisor is there", func() bool {
+		now := m.property(service, "MainPID")
+		return now != "0" && now != before
+	})
+	assert.Contains(t, m.journal(service), "timed out")
+	m.requireOnlySupervisor()
 	m.run("systemctl", "stop", service)
 	assert.Equal(t, "timeout", m.property(service, "Result"))
 	m.requireNoSupervisor()
-	assert.NotEmpty(t, m.unitOf(shell), "the job's shell is gone")
+	assert.Equal(t, "/signalman.slice/"+m.scopeOf(id)+"/job", m.unitOf(shell))
 
 	require.NoError(t, m.hub.Up())
 	m.start()
+	m.requireOnlySupervisor()
 	m.open("gate")
 	assert.Equal(t, hub.ResultPassed, m.finished(id).Result)
 	assert.Equal(t, 1, strings.Count(m.outputOf(id), "before\n"))
+	m.awaitEnd(m.scopeOf(id))
 }
 
 // A supervisor that hangs is replaced, if the operator has set WatchdogSec; one that works isn't.
