@@ -29,12 +29,10 @@ type faultKind struct {
 }
 
 // faultKinds are all that can go wrong.
-//
-// A kind for `supervisor upgrade` and SIGUSR2 belongs here once these exist: upgrade the supervisor in place, and upgrade one
-// that is killed meanwhile.
 func faultKinds() []faultKind {
 	kinds := []faultKind{
 		{"supervisor killed", 4, (*world).killSupervisor},
+		{"supervisor upgraded", 3, (*world).upgradeSupervisor},
 		{"worker killed", 2, (*world).killWorker},
 		{"worker frozen", 3, (*world).freezeWorker},
 		{"supervisor and worker killed", 1, (*world).killBoth},
@@ -65,7 +63,7 @@ func faultKinds() []faultKind {
 }
 
 // draw draws the next fault.
-func draw(rng *rand.Rand, kinds []faultKind) fault {
+func draw(rng *rand.Rand, kinds []faultKind, meanPause time.Duration) fault {
 	f := fault{
 		after:  time.Duration(rng.Int64N(2 * int64(meanPause))),
 		length: time.Duration(rng.Int64N(int64(2 * time.Second))),
@@ -89,11 +87,11 @@ func draw(rng *rand.Rand, kinds []faultKind) fault {
 }
 
 // trouble does one fault after another, several at a time, until ctx ends; then it mends all of them.
-func (w *world) trouble(ctx context.Context, rng *rand.Rand) {
+func (w *world) trouble(ctx context.Context, rng *rand.Rand, meanPause time.Duration) {
 	kinds := faultKinds()
 	var under sync.WaitGroup
 	for {
-		f := draw(rng, kinds)
+		f := draw(rng, kinds, meanPause)
 		if !pause(ctx, f.after) {
 			break
 		}
@@ -125,6 +123,28 @@ func (w *world) replaceSupervisor(ctx context.Context, f fault, meanwhile func()
 	meanwhile()
 	pause(ctx, f.length)
 	w.start()
+}
+
+// upgradeSupervisor lets the supervisor become another one in place, and kills one in three of them at any moment of that.
+func (w *world) upgradeSupervisor(ctx context.Context, f fault) {
+	if w.spared.Load() || !w.supMu.TryLock() {
+		return
+	}
+	defer w.supMu.Unlock()
+	if _, err := w.status(ctx); err != nil { // it has just been started
+		return
+	}
+	if err := w.supervisor().Signal(syscall.SIGUSR2); err != nil {
+		w.fail("cannot upgrade the supervisor: %w", err)
+		return
+	}
+	w.note(f.kind.name, "")
+	if f.pick%3 == 0 {
+		pause(ctx, f.length/2)
+		w.note("supervisor killed", "while it is upgraded")
+		w.kill()
+		w.start()
+	}
 }
 
 func (w *world) killWorker(_ context.Context, f fault) {

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -32,6 +33,9 @@ type plan struct {
 	stop, stopQueued bool
 	stopAfter        time.Duration
 }
+
+// secret is a variable that is masked; its value has two lines.
+const secret = "DOCKER_PASSWORD"
 
 // command is a command with what it does.
 type command struct {
@@ -202,6 +206,9 @@ func (p *planner) environment() map[string]string {
 	for i := range p.rng.IntN(4) {
 		env[fmt.Sprintf("CHAOS_%c", 'A'+i)] = p.words("plain", "two words", "a 'quote'", `a "double" one`, "$HOME `id`", "ünïcödé €", "line\nline", "")
 	}
+	if p.rng.IntN(2) == 0 {
+		env[secret] = fmt.Sprintf("secret-of-%d\nin-two-lines", p.job)
+	}
 	return env
 }
 
@@ -300,11 +307,15 @@ func (p *planner) commands(env map[string]string, files []file) []command {
 		var c command
 		for _, name := range slices.Sorted(maps.Keys(env)) {
 			c.directive += fmt.Sprintf("printf '%%s\\n' \"$%s\"; ", name)
+			if name == secret {
+				c.raw += "***\n"
+				continue
+			}
 			c.raw += env[name] + "\n"
 		}
 		for _, f := range files {
-			c.directive += "cat " + f.path + "; echo; "
-			c.raw += f.content + "\n"
+			c.directive += "sha256sum <" + f.path + "; " // the content itself is masked
+			c.raw += fmt.Sprintf("%x  -\n", sha256.Sum256([]byte(f.content)))
 		}
 		c.directive += "cd; pwd >/dev/null"
 		return []command{{directive: "cd"}, c}
