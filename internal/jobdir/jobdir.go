@@ -21,6 +21,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -249,7 +250,33 @@ func (f *Folder) Finish() error {
 }
 
 func removeSecrets(path string) error {
-	return errors.Join(ignoreMissing(os.Remove(filepath.Join(path, requestName))), os.RemoveAll(filepath.Join(path, tempName)))
+	return errors.Join(ignoreMissing(os.Remove(filepath.Join(path, requestName))), os.RemoveAll(filepath.Join(path, tempName)), RemoveTorn(path))
+}
+
+// tornPrefix begins the names of files that are being written.
+const tornPrefix = ".new-"
+
+// RemoveTorn removes from a folder what a process that died in WriteFile has left; nobody may be writing there.
+func RemoveTorn(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return ignoreMissing(err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), tornPrefix) {
+			errs = append(errs, ignoreMissing(os.Remove(filepath.Join(dir, e.Name()))))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Unborn tells whether a folder is that of a job which was just being taken: there is nothing of the job in it yet.
+func Unborn(path string) bool {
+	entries, err := os.ReadDir(path)
+	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		return e.Name() != tempName && !strings.HasPrefix(e.Name(), tornPrefix)
+	})
 }
 
 // asideSuffix marks a folder that couldn't be read and was set aside.
@@ -356,7 +383,7 @@ func replaceFile(path string, content []byte) error {
 }
 
 func writeFile(path string, content []byte, sync func(*os.File) error) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	tmp, err := os.CreateTemp(filepath.Dir(path), tornPrefix+"*")
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}

@@ -46,7 +46,14 @@ func OpenStateDir(path string, shared bool) (*StateDir, error) {
 	if err := os.MkdirAll(filepath.Join(path, "agents"), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot use state folder %s (state-dir): %w", path, err)
 	}
-	return lockStateDir(path)
+	s, err := lockStateDir(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(jobdir.RemoveTorn(path), jobdir.RemoveTorn(filepath.Join(path, "agents"))); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot use state folder %s: %w", path, err), s.Close())
+	}
+	return s, nil
 }
 
 // lockStateDir makes this supervisor the owner of a state folder as it is.
