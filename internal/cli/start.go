@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
@@ -34,6 +36,9 @@ func startCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			if err := noArguments(c); err != nil {
 				return err
+			}
+			if c.Bool("check") { // its listener may be killed; what the check makes goes nevertheless
+				signal.Ignore(syscall.SIGPIPE)
 			}
 			cfg, warnings, err := config.Load(c)
 			if err != nil {

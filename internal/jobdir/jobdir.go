@@ -253,22 +253,19 @@ func removeSecrets(path string) error {
 	return errors.Join(ignoreMissing(os.Remove(filepath.Join(path, requestName))), os.RemoveAll(filepath.Join(path, tempName)), RemoveTorn(path))
 }
 
-// tornPrefix begins the names of files that are being written.
+// tornPrefix begins the names of files that WriteFile hasn't completed.
 const tornPrefix = ".new-"
 
-// RemoveTorn removes from a folder what a process that died in WriteFile has left; nobody may be writing there.
+// RemoveTorn removes from a folder what WriteFile left when its process died. No other process may be writing there.
 func RemoveTorn(dir string) error {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return ignoreMissing(err)
-	}
-	var errs []error
+	err = ignoreMissing(err)
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), tornPrefix) {
-			errs = append(errs, ignoreMissing(os.Remove(filepath.Join(dir, e.Name()))))
+			err = errors.Join(err, ignoreMissing(os.Remove(filepath.Join(dir, e.Name()))))
 		}
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // Unborn tells whether a folder is that of a job which was just being taken: there is nothing of the job in it yet.

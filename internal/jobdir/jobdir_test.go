@@ -185,6 +185,15 @@ func TestWriteFileLeavesNothingBehind(t *testing.T) {
 	assert.Equal(t, []string{"target"}, names(t, dir))
 }
 
+func TestFinishRemovesWhatAWriteLeft(t *testing.T) {
+	f := create(t, t.TempDir(), "job", 1)
+	torn := filepath.Join(f.path, ".new-1234")
+	require.NoError(t, os.WriteFile(torn, []byte(`{"half`), 0o600))
+	require.NoError(t, f.Finish())
+	assert.NoFileExists(t, torn)
+	assert.FileExists(t, filepath.Join(f.path, "job.json"))
+}
+
 func TestUnfinished(t *testing.T) {
 	jobs := t.TempDir()
 	begin := time.Now()

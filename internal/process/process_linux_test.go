@@ -199,7 +199,7 @@ func TestWait(t *testing.T) {
 }
 
 func TestWaitTellsHowAChildEnded(t *testing.T) {
-	for script, want := range map[string]string{"exit 3": "exit code 3", "kill -9 $$": "killed by signal 9, SIGKILL", "read": "exit code 1"} {
+	for script, want := range map[string]string{"exit 3": "exit code 3", "kill -9 $$": "killed by signal 9, SIGKILL", "kill -SEGV $$": "killed by signal 11, SIGSEGV", "read": "exit code 1"} {
 		cmd := exec.Command("bash", "-c", "read; "+script)
 		stdin, err := cmd.StdinPipe()
 		require.NoError(t, err)

@@ -46,14 +46,7 @@ func OpenStateDir(path string, shared bool) (*StateDir, error) {
 	if err := os.MkdirAll(filepath.Join(path, "agents"), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot use state folder %s (state-dir): %w", path, err)
 	}
-	s, err := lockStateDir(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(jobdir.RemoveTorn(path), jobdir.RemoveTorn(filepath.Join(path, "agents"))); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot use state folder %s: %w", path, err), s.Close())
-	}
-	return s, nil
+	return lockStateDir(path)
 }
 
 // lockStateDir makes this supervisor the owner of a state folder as it is.
@@ -64,6 +57,9 @@ func lockStateDir(path string) (*StateDir, error) {
 		return nil, fmt.Errorf("cannot lock state folder %s: %w", path, err)
 	case !ok:
 		return nil, fmt.Errorf("cannot use state folder %s: %w; give this one another --state-dir", path, ErrInUse)
+	}
+	if err := errors.Join(jobdir.RemoveTorn(path), jobdir.RemoveTorn(filepath.Join(path, "agents"))); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot tidy state folder %s: %w", path, err), s.Close())
 	}
 	var err error
 	if s.InstanceID, err = instanceID(filepath.Join(path, "instance-id")); err != nil {

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/signalman-ci/signalman/internal/admin"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
 )
 
@@ -125,25 +127,13 @@ func (w *world) replaceSupervisor(ctx context.Context, f fault, meanwhile func()
 	w.start()
 }
 
-// upgradeSupervisor lets the supervisor become another one in place, and kills one in three of them at any moment of that.
+// upgradeSupervisor lets the supervisor replace itself in place by the same binary. It may be killed over it.
 func (w *world) upgradeSupervisor(ctx context.Context, f fault) {
-	if w.spared.Load() || !w.supMu.TryLock() {
+	if w.spared.Load() { // what it piles up would be gone
 		return
 	}
-	defer w.supMu.Unlock()
-	if _, err := w.status(ctx); err != nil { // it has just been started
-		return
-	}
-	if err := w.supervisor().Signal(syscall.SIGUSR2); err != nil {
-		w.fail("cannot upgrade the supervisor: %w", err)
-		return
-	}
-	w.note(f.kind.name, "")
-	if f.pick%3 == 0 {
-		pause(ctx, f.length/2)
-		w.note("supervisor killed", "while it is upgraded")
-		w.kill()
-		w.start()
+	if _, err := admin.Upgrade(ctx, filepath.Join(w.run, admin.SocketName)); err == nil { // else one is starting, or being upgraded
+		w.note(f.kind.name, "")
 	}
 }
 

@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -34,9 +33,6 @@ type plan struct {
 	stopAfter        time.Duration
 }
 
-// secret is a variable that is masked; its value has two lines.
-const secret = "DOCKER_PASSWORD"
-
 // command is a command with what it does.
 type command struct {
 	alias, directive string
@@ -67,6 +63,8 @@ func (p *planner) plan(job int, id string) plan {
 	for range 1 + p.rng.IntN(5) {
 		commands = append(commands, p.commands(env, files)...)
 	}
+	env[secretName] = "t0ken of " + id
+	commands = append(commands, command{directive: `echo "a $` + secretName + ` and ${` + secretName + `}$` + secretName + `"`, raw: "a *** and ***\n"})
 	last, value := p.ending()
 	commands = append(commands, last...)
 	always, onPass, onFail := p.epilogue(), p.epilogue(), p.epilogue()
@@ -111,6 +109,9 @@ func (p *planner) plan(job int, id string) plan {
 	out.payload = payload(id, env, files, commands, always, onPass, onFail)
 	return out
 }
+
+// secretName is a variable of each job whose value must not get into the log.
+const secretName = "CHAOS_TOKEN"
 
 // expectList are the sections of a list of commands, which ends with the first one that fails.
 func expectList(commands []command) []section {
@@ -205,9 +206,6 @@ func (p *planner) environment() map[string]string {
 	env := map[string]string{}
 	for i := range p.rng.IntN(4) {
 		env[fmt.Sprintf("CHAOS_%c", 'A'+i)] = p.words("plain", "two words", "a 'quote'", `a "double" one`, "$HOME `id`", "ünïcödé €", "line\nline", "")
-	}
-	if p.rng.IntN(2) == 0 {
-		env[secret] = fmt.Sprintf("secret-of-%d\nin-two-lines", p.job)
 	}
 	return env
 }
@@ -307,15 +305,11 @@ func (p *planner) commands(env map[string]string, files []file) []command {
 		var c command
 		for _, name := range slices.Sorted(maps.Keys(env)) {
 			c.directive += fmt.Sprintf("printf '%%s\\n' \"$%s\"; ", name)
-			if name == secret {
-				c.raw += "***\n"
-				continue
-			}
 			c.raw += env[name] + "\n"
 		}
 		for _, f := range files {
-			c.directive += "sha256sum <" + f.path + "; " // the content itself is masked
-			c.raw += fmt.Sprintf("%x  -\n", sha256.Sum256([]byte(f.content)))
+			c.directive += "cat " + f.path + "; echo; "
+			c.raw += f.content + "\n"
 		}
 		c.directive += "cd; pwd >/dev/null"
 		return []command{{directive: "cd"}, c}

@@ -69,6 +69,8 @@ func newWorld(t *testing.T, seed uint64, slots int, cancel context.CancelCauseFu
 	for _, name := range []string{"home", "tmp", "brought"} {
 		require.NoError(t, os.Mkdir(filepath.Join(dir, name), 0o755))
 	}
+	// What jobs print of their files is compared.
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "agent.toml"), []byte("[secrets]\nfiles = []\n"), 0o600))
 	t.Setenv("TMPDIR", filepath.Join(dir, "tmp")) // as the supervisor has it: the run folder follows from it
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	w.run, err = supervisor.RunDir(w.state)
@@ -135,7 +137,7 @@ func (w *world) note(kind, format string, args ...any) {
 // start starts a supervisor. The caller holds supMu.
 func (w *world) start() {
 	cmd := exec.Command(filepath.Join(binaries, "supervisor"), "start", "--endpoint", w.hub.Endpoint(), "--no-https",
-		"--state-dir", w.state, "--name", "chaos-host", "--concurrency", strconv.Itoa(w.slots))
+		"--state-dir", w.state, "--name", "chaos-host", "--concurrency", strconv.Itoa(w.slots), "--config-file", filepath.Join(w.dir, "agent.toml"))
 	cmd.Dir = w.dir
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(w.dir, "home"), "TMPDIR=" + filepath.Join(w.dir, "tmp"), "LANG=C.UTF-8",
@@ -262,27 +264,36 @@ func (w *world) leftProcesses() (map[int]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	more, err := harness.Marked("SIGNALMAN_JOB=" + w.instance())
+	id, err := w.instance()
+	if err != nil { // nothing has begun
+		return left, err
+	}
+	more, err := harness.Marked("SIGNALMAN_JOB=" + id)
 	maps.Copy(left, more)
 	return left, err
 }
 
-// instance is the id of the state folder.
-func (w *world) instance() string {
-	id, err := os.ReadFile(filepath.Join(w.state, "instance-id"))
-	if err != nil {
-		w.fail("cannot tell the state folder's id: %w", err)
+// instance is the id of the state folder, which marks all that is ours.
+func (w *world) instance() (string, error) {
+	raw, err := os.ReadFile(filepath.Join(w.state, "instance-id"))
+	id := strings.TrimSpace(string(raw))
+	if err == nil && len(id) < 8 {
+		err = fmt.Errorf("the state folder's id is %q", id)
 	}
-	return strings.TrimSpace(string(id))
+	return id, err
 }
 
 // leftCgroups lists the cgroups of this state folder.
 func (w *world) leftCgroups() (left []string, err error) {
+	id, err := w.instance()
+	if err != nil {
+		return nil, err
+	}
 	err = filepath.WalkDir("/sys/fs/cgroup", func(path string, e fs.DirEntry, err error) error {
 		if err != nil { // one that has gone meanwhile, or none at all
 			return nil //nolint:nilerr // as it says
 		}
-		if e.IsDir() && strings.HasPrefix(e.Name(), "signalman-"+w.instance()[:8]) {
+		if e.IsDir() && strings.HasPrefix(e.Name(), "signalman-"+id[:8]) {
 			left = append(left, path)
 		}
 		return nil
@@ -334,6 +345,6 @@ func (w *world) mayStay(path string, e fs.DirEntry, jobs []string) bool {
 	case within("state", "jobs") && len(parts) == 3:
 		return slices.Contains(jobs, parts[2])
 	default:
-		return slices.Contains([]string{"state", "state/lock", "state/instance-id", "state/agents", "state/jobs"}, rel)
+		return slices.Contains([]string{"agent.toml", "state", "state/lock", "state/instance-id", "state/agents", "state/jobs"}, rel)
 	}
 }
