@@ -64,15 +64,16 @@ type Settings struct {
 
 // Limits are the times after which a slot gives up. Zero values mean the defaults.
 type Limits struct {
-	// Forgotten is how long 404 must be the answer before the hub is taken to have forgotten the agent: 2 minutes.
-	Forgotten time.Duration
+	// Forgotten is how long 404 must be the answer before the hub is taken to have forgotten the agent: 2 minutes. Unproven is
+	// the same for a slot without a job that has not synced since it was started: 15 seconds.
+	Forgotten, Unproven time.Duration
 	// Alone is how long an idle slot goes on without a sync: 10 minutes. AloneWithJob is the same with a job: 15, the hub's
 	// own limit.
 	Alone, AloneWithJob time.Duration
 	// Farewell is how long after the grace period an interrupted slot leaves if the hub doesn't answer: 1 minute.
 	Farewell time.Duration
-	// Fetch is how long a job request is asked for: 5 minutes. Garbled is the same while what comes is no JSON, which may
-	// be something on the way to the hub, but is more likely the request itself: 15 seconds.
+	// Fetch is how long a job request is asked for: 5 minutes. Garbled is the same while what comes is no JSON or 404, which may
+	// be something on the way to the hub, but is more likely the hub itself: 15 seconds.
 	Fetch, Garbled time.Duration
 	// Refused is how long a slot that isn't admitted keeps its registration without a sync: 2 minutes, of the hub's 3. Look is
 	// how often it asks to be admitted meanwhile: every 3 seconds.
@@ -84,7 +85,7 @@ func (l Limits) withDefaults() Limits {
 		value *time.Duration
 		or    time.Duration
 	}{
-		{&l.Forgotten, 2 * time.Minute}, {&l.Alone, 10 * time.Minute}, {&l.AloneWithJob, 15 * time.Minute},
+		{&l.Forgotten, 2 * time.Minute}, {&l.Unproven, 15 * time.Second}, {&l.Alone, 10 * time.Minute}, {&l.AloneWithJob, 15 * time.Minute},
 		{&l.Farewell, time.Minute}, {&l.Fetch, 5 * time.Minute}, {&l.Garbled, 15 * time.Second},
 		{&l.Refused, 2 * time.Minute}, {&l.Look, 3 * time.Second},
 	} {

@@ -134,14 +134,19 @@ func (a *Agent) request(ctx context.Context, c *current, accessToken string) ([]
 		case <-ctx.Done():
 		}
 	}()
-	begun := time.Now()
+	var odd time.Time // the first of an unbroken row of answers that can't be mended by asking again, if they are the hub's own
 	raw, err := backoff.Retry(pauses, func() ([]byte, error) {
 		if pauses.Err() != nil {
 			return nil, backoff.Permanent(context.Cause(pauses))
 		}
 		raw, err := a.Hub.GetJob(ctx, accessToken, c.folder.ID())
 		_, garbled := errors.AsType[*hub.AnswerError](err)
-		if hub.NotFound(err) || garbled && time.Since(begun) > a.Limits.Garbled {
+		switch {
+		case !garbled && !hub.NotFound(err):
+			odd = time.Time{}
+		case odd.IsZero():
+			odd = time.Now()
+		case time.Since(odd) > a.Limits.Garbled:
 			return nil, backoff.Permanent(err)
 		}
 		return raw, err

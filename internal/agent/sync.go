@@ -78,8 +78,10 @@ func (a *Agent) syncFailed(ctx context.Context, err error) {
 		if a.unknownAt.IsZero() {
 			a.unknownAt = time.Now()
 		}
-		// A kept registration that has ended meanwhile is no loss for a slot without a job.
-		if time.Since(a.unknownAt) >= a.Limits.Forgotten || !a.proven && !holds {
+		// A kept registration that has ended meanwhile is no loss for a slot without a job; but while the hub still has it, its
+		// name can't be had again.
+		unknown := time.Since(a.unknownAt)
+		if unknown >= a.Limits.Forgotten || !a.proven && !holds && unknown >= a.Limits.Unproven {
 			a.forgotten(ctx)
 			return
 		}

@@ -23,8 +23,9 @@ import (
 const (
 	// startLimit is how long a worker may take to accept its job.
 	startLimit = 30 * time.Second
-	// cleanupLimit bounds the removal of what a dead worker left.
+	// cleanupLimit bounds the removal of what a dead worker left, cleanupTries is how many other workers may try it.
 	cleanupLimit = time.Minute
+	cleanupTries = 3
 
 	startDirective = "Starting the job"
 	endDirective   = "Ending the job"
@@ -268,13 +269,13 @@ func (j *Job) ended() (protocol.Result, bool) {
 	return protocol.Result(last.Result), true
 }
 
-// cleanup removes what a dead worker left, by another worker of its kind.
+// cleanup removes what a dead worker left, by another worker of its kind; by the next one if what killed the first kills that too.
 func (j *Job) cleanup(req *request.Request) {
 	known := j.folder.State().Worker
 	if known == nil {
 		return
 	}
-	err := func() error {
+	clean := func() error {
 		worker, err := j.startWorker(known.Executor)
 		if err != nil {
 			return err
@@ -287,8 +288,12 @@ func (j *Job) cleanup(req *request.Request) {
 			job = req.Job
 		}
 		return worker.Cleanup(ctx, job, j.settings())
-	}()
-	if err != nil {
+	}
+	for range cleanupTries {
+		err := clean()
+		if err == nil {
+			return
+		}
 		j.logger.Error("cannot remove what the job's worker left", "error", err)
 	}
 }

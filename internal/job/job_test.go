@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -348,6 +349,27 @@ func TestWorkerIsKilled(t *testing.T) {
 }
 
 // A worker that hangs can't stop its job, nor be asked to leave.
+// What kills a worker may kill the next one that cleans up as well; another tries again.
+func TestCleanupIsTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	// The first worker runs the job, the second dies at once, the third cleans up.
+	launches := filepath.Join(w.dir, "launches")
+	script := fmt.Sprintf("#!/bin/sh\necho >>%[1]s\n[ $(wc -l <%[1]s) = 2 ] && kill -9 $$\nexec %[2]s\n", launches, self)
+	path := filepath.Join(w.settings.Finder.Own, "worker-shell")
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, os.WriteFile(path, []byte(script), 0o700))
+	done := w.run(w.ctx(), w.request(w.tree()), nil)
+	tree := w.awaitTree()
+	require.NoError(t, syscall.Kill(w.workerPID(), syscall.SIGKILL))
+	assert.Equal(t, outcome{result: protocol.Failed}, w.await(done))
+	w.requireGone(tree)
+	raw, err := os.ReadFile(launches)
+	require.NoError(t, err)
+	assert.Len(t, raw, 3)
+}
+
 func TestStopOfAFrozenWorker(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -268,6 +268,14 @@ func RemoveTorn(dir string) error {
 	return err
 }
 
+// Unborn tells whether a folder is that of a job which was just being taken: there is nothing of the job in it yet.
+func Unborn(path string) bool {
+	entries, err := os.ReadDir(path)
+	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		return e.Name() != tempName && !strings.HasPrefix(e.Name(), tornPrefix)
+	})
+}
+
 // asideSuffix marks a folder that couldn't be read and was set aside.
 const asideSuffix = ".broken"
 

@@ -256,6 +256,21 @@ func TestNoJobsYet(t *testing.T) {
 	require.NoError(t, Sweep(missing, 0))
 }
 
+// Only a folder with nothing of its job in it yet is one that can just go.
+func TestUnborn(t *testing.T) {
+	jobs := t.TempDir()
+	path := filepath.Join(jobs, "x")
+	require.False(t, Unborn(path), "there is none")
+	require.NoError(t, os.MkdirAll(filepath.Join(path, "tmp"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(path, ".new-1"), []byte("{"), 0o600))
+	require.True(t, Unborn(path))
+	for _, name := range []string{"job.json", "request.json", "events.jsonl", "a-stranger's"} {
+		require.NoError(t, os.WriteFile(filepath.Join(path, name), nil, 0o600))
+		require.False(t, Unborn(path), name)
+		require.NoError(t, os.Remove(filepath.Join(path, name)))
+	}
+}
+
 func TestSetAside(t *testing.T) {
 	jobs := t.TempDir()
 	for range 2 { // the second replaces the first
@@ -276,6 +291,8 @@ func TestFinishRemovesSecrets(t *testing.T) {
 	require.NoError(t, f.SaveRequest([]byte("secret")))
 	require.NoError(t, os.WriteFile(filepath.Join(f.TempPath(), "key"), []byte("secret"), 0o600))
 	require.NoError(t, os.WriteFile(f.EventsPath(), []byte("log"), 0o600))
+	// What a supervisor leaves that dies over a file.
+	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(f.EventsPath()), ".new-1"), []byte("half a secret"), 0o600))
 	require.NoError(t, f.Finish())
 	assert.Equal(t, []string{"events.jsonl", "job.json"}, names(t, filepath.Dir(f.EventsPath())))
 	assert.WithinDuration(t, time.Now(), f.State().Done, time.Hour)

@@ -230,6 +230,10 @@ func TestStartAmongRubble(t *testing.T) {
 	jobs := filepath.Join(w.set.StateDir, "jobs")
 	require.NoError(t, os.MkdirAll(filepath.Join(jobs, "broken"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(jobs, "broken", "job.json"), []byte(`{"job`), 0o600))
+	require.NoError(t, os.MkdirAll(filepath.Join(jobs, "unborn", "tmp"), 0o700))
+	require.NoError(t, os.MkdirAll(filepath.Join(w.set.StateDir, "agents"), 0o700))
+	torn := filepath.Join(w.set.StateDir, "agents", ".new-1")
+	require.NoError(t, os.WriteFile(torn, []byte("half a token"), 0o600))
 	for _, id := range []string{"older", "newer"} {
 		f, err := jobdir.Create(jobs, id, 1)
 		require.NoError(t, err)
@@ -249,6 +253,9 @@ func TestStartAmongRubble(t *testing.T) {
 		assert.NotContains(t, string(raw), "echo never")
 	}
 	assert.DirExists(t, filepath.Join(jobs, "broken.broken"))
+	assert.NoDirExists(t, filepath.Join(jobs, "unborn"), "nothing of the job had come")
+	assert.NoDirExists(t, filepath.Join(jobs, "unborn.broken"))
+	assert.NoFileExists(t, torn)
 	assert.Equal(t, 1, strings.Count(w.log.String(), "a job folder can't be read and is set aside"))
 	s.Interrupt()
 	require.NoError(t, w.await(done))

@@ -270,6 +270,12 @@ func (s *Supervisor) recover() (map[int][]*jobdir.Folder, error) {
 		return nil, fmt.Errorf("cannot read the state folder: %w", err)
 	}
 	for path, why := range broken {
+		if jobdir.Unborn(path) { // the supervisor before died over it; the hub will hand the job out again
+			if err := os.RemoveAll(path); err != nil {
+				s.Logger.Error("cannot remove the folder of a job that had not begun", "folder", path, "error", err)
+			}
+			continue
+		}
 		aside, err := jobdir.SetAside(path)
 		s.Logger.Error("a job folder can't be read and is set aside", "folder", aside, "reason", why, "error", err)
 	}

@@ -62,8 +62,8 @@ const (
 	shortRun     = 50
 	shortTrouble = 18 * time.Second
 	longTrouble  = time.Hour
-	// meanPause is what lies between the beginnings of two faults.
-	meanPause = 500 * time.Millisecond
+	// shortPause and longPause are what lies between the beginnings of two faults, in the mean.
+	shortPause, longPause = 500 * time.Millisecond, 900 * time.Millisecond
 )
 
 func TestChaos(t *testing.T) {
@@ -79,9 +79,9 @@ func TestChaos(t *testing.T) {
 	defer cancel(nil)
 	w := newWorld(t, seed, slots, cancel)
 	maker := &planner{rng: random(seed, "jobs"), mark: w.mark, dir: filepath.Join(w.dir, "brought"), flood: 100_000}
-	trouble := longTrouble
+	trouble, between := longTrouble, longPause
 	if jobs <= shortRun {
-		maker.flood, trouble = 20_000, shortTrouble
+		maker.flood, trouble, between = 20_000, shortTrouble, shortPause
 	}
 	var plans []plan
 	for i := range jobs {
@@ -95,7 +95,7 @@ func TestChaos(t *testing.T) {
 	require.NoError(t, w.hub.Up())
 	before, err = w.idle(ctx, before.Goroutines, before.OpenFiles)
 	require.NoError(t, err)
-	require.NoError(t, w.runAll(ctx, plans, random(seed, "faults"), trouble))
+	require.NoError(t, w.runAll(ctx, plans, random(seed, "faults"), trouble, between))
 
 	// What is left once all is quiet again.
 	w.hub.Down()
@@ -132,7 +132,7 @@ func random(seed uint64, purpose string) *rand.Rand {
 
 // runAll runs jobs while things go wrong, for a limited time, until each of them has ended at the hub; then all is mended. When
 // two thirds of the jobs have ended the supervisor is killed no more, so that what it piles up shows.
-func (w *world) runAll(ctx context.Context, plans []plan, rng *rand.Rand, limit time.Duration) error {
+func (w *world) runAll(ctx context.Context, plans []plan, rng *rand.Rand, limit, meanPause time.Duration) error {
 	running, end := context.WithCancel(ctx)
 	troubled, calm := context.WithTimeout(running, limit)
 	var under sync.WaitGroup
@@ -151,7 +151,7 @@ func (w *world) runAll(ctx context.Context, plans []plan, rng *rand.Rand, limit 
 			under.Go(func() { w.stopJob(running, p) })
 		}
 	}
-	under.Go(func() { w.trouble(troubled, rng) })
+	under.Go(func() { w.trouble(troubled, rng, meanPause) })
 	// A job may have to wait 25 s for the fate of a lost request, more than once; a slot has several of them.
 	most := 2*time.Minute + time.Duration(len(plans)/w.slots+1)*time.Minute/2
 	waiting, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("it takes more than %v", most))
@@ -196,6 +196,9 @@ func (w *world) checkRemains(plans []plan) {
 	files, err := w.leftFiles(ids)
 	assert.NoError(w.t, err)
 	assert.Empty(w.t, files, "files that are left")
+	cgroups, err := w.leftCgroups()
+	assert.NoError(w.t, err)
+	assert.Empty(w.t, cgroups, "cgroups that are left")
 	crashes, err := harness.WorkerCrashes(w.state)
 	assert.NoError(w.t, err)
 	assert.Empty(w.t, crashes, "crashes of workers")

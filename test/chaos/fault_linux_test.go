@@ -65,7 +65,7 @@ func faultKinds() []faultKind {
 }
 
 // draw draws the next fault.
-func draw(rng *rand.Rand, kinds []faultKind) fault {
+func draw(rng *rand.Rand, kinds []faultKind, meanPause time.Duration) fault {
 	f := fault{
 		after:  time.Duration(rng.Int64N(2 * int64(meanPause))),
 		length: time.Duration(rng.Int64N(int64(2 * time.Second))),
@@ -89,11 +89,11 @@ func draw(rng *rand.Rand, kinds []faultKind) fault {
 }
 
 // trouble does one fault after another, several at a time, until ctx ends; then it mends all of them.
-func (w *world) trouble(ctx context.Context, rng *rand.Rand) {
+func (w *world) trouble(ctx context.Context, rng *rand.Rand, meanPause time.Duration) {
 	kinds := faultKinds()
 	var under sync.WaitGroup
 	for {
-		f := draw(rng, kinds)
+		f := draw(rng, kinds, meanPause)
 		if !pause(ctx, f.after) {
 			break
 		}
@@ -129,6 +129,9 @@ func (w *world) replaceSupervisor(ctx context.Context, f fault, meanwhile func()
 
 // upgradeSupervisor lets the supervisor replace itself in place by the same binary. It may be killed over it.
 func (w *world) upgradeSupervisor(ctx context.Context, f fault) {
+	if w.spared.Load() { // what it piles up would be gone
+		return
+	}
 	if _, err := admin.Upgrade(ctx, filepath.Join(w.run, admin.SocketName)); err == nil { // else one is starting, or being upgraded
 		w.note(f.kind.name, "")
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -141,6 +142,7 @@ func (w *world) start() {
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(w.dir, "home"), "TMPDIR=" + filepath.Join(w.dir, "tmp"), "LANG=C.UTF-8",
 		"SEMAPHORE_AGENT_TOKEN=" + w.hub.RegistrationToken(), "SEMAPHORE_AGENT_LOG_LEVEL=debug",
+		"SEMAPHORE_AGENT_LOG_FILE_PATH=" + filepath.Join(w.dir, "agent.log"),
 	}
 	p, err := harness.Start(cmd)
 	if err != nil {
@@ -175,7 +177,7 @@ func (w *world) supervisor() *harness.Process {
 func (w *world) idle(ctx context.Context, goroutines, files int) (admin.Status, error) {
 	deadline := time.Now().Add(patience)
 	for {
-		st, err := admin.GetStatus(ctx, filepath.Join(w.run, admin.SocketName))
+		st, err := w.status(ctx)
 		if err == nil && len(st.Slots) == w.slots && w.allWait(st) && (goroutines == 0 || st.Goroutines <= goroutines && st.OpenFiles <= files) {
 			return st, nil
 		}
@@ -186,6 +188,10 @@ func (w *world) idle(ctx context.Context, goroutines, files int) (admin.Status, 
 			return st, context.Cause(ctx)
 		}
 	}
+}
+
+func (w *world) status(ctx context.Context) (admin.Status, error) {
+	return admin.GetStatus(ctx, filepath.Join(w.run, admin.SocketName))
 }
 
 func (w *world) allWait(st admin.Status) bool {
@@ -258,16 +264,41 @@ func (w *world) leftProcesses() (map[int]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if id, err := os.ReadFile(filepath.Join(w.state, "instance-id")); err == nil {
-		more, err := harness.Marked("SIGNALMAN_JOB=" + strings.TrimSpace(string(id)))
-		if err != nil {
-			return nil, err
-		}
-		for pid, args := range more {
-			left[pid] = args
-		}
+	id, err := w.instance()
+	if err != nil { // nothing has begun
+		return left, err
 	}
-	return left, nil
+	more, err := harness.Marked("SIGNALMAN_JOB=" + id)
+	maps.Copy(left, more)
+	return left, err
+}
+
+// instance is the id of the state folder, which marks all that is ours.
+func (w *world) instance() (string, error) {
+	raw, err := os.ReadFile(filepath.Join(w.state, "instance-id"))
+	id := strings.TrimSpace(string(raw))
+	if err == nil && len(id) < 8 {
+		err = fmt.Errorf("the state folder's id is %q", id)
+	}
+	return id, err
+}
+
+// leftCgroups lists the cgroups of this state folder.
+func (w *world) leftCgroups() (left []string, err error) {
+	id, err := w.instance()
+	if err != nil {
+		return nil, err
+	}
+	err = filepath.WalkDir("/sys/fs/cgroup", func(path string, e fs.DirEntry, err error) error {
+		if err != nil { // one that has gone meanwhile, or none at all
+			return nil //nolint:nilerr // as it says
+		}
+		if e.IsDir() && strings.HasPrefix(e.Name(), "signalman-"+id[:8]) {
+			left = append(left, path)
+		}
+		return nil
+	})
+	return left, err
 }
 
 // leftFiles lists what is in the host's folder and the run folder beyond what is to stay.
@@ -301,6 +332,8 @@ func (w *world) mayStay(path string, e fs.DirEntry, jobs []string) bool {
 	parts := strings.Split(rel, "/")
 	within := func(names ...string) bool { return len(parts) >= len(names) && slices.Equal(parts[:len(names)], names) }
 	switch {
+	case rel == "agent.log":
+		return true
 	case within("tmp"):
 		// Who isn't root has the run folders here; they stay, but for the one of this state folder.
 		return len(parts) == 1 || len(parts) == 2 && e.IsDir() && strings.HasPrefix(parts[1], "signalman-")

@@ -22,7 +22,9 @@ func TestKilledWhileIdle(t *testing.T) {
 	first := h.start()
 	h.agentState(hub.StateWaitingForJobs)
 	first.kill()
+	fault := h.hub.AddFault(hubtest.Fault{Endpoint: hubtest.Sync, Status: 404, Times: 1}) // not of the hub
 	h.start()
+	require.NoError(t, fault.WaitHits(h.ctx(), 1))
 	id := h.submit(hubtest.Request{Commands: []string{"echo hello"}})
 	assert.Equal(t, hub.ResultPassed, h.finished(id).Result)
 	assert.Equal(t, 1, h.hub.Requests(hubtest.Register))

@@ -27,7 +27,7 @@ func Marked(text string) (map[int]string, error) {
 		for _, file := range []string{"cmdline", "environ"} { // both are empty for a zombie, and gone for one that has ended
 			raw, err := os.ReadFile(filepath.Join("/proc", e.Name(), file))
 			if err == nil && bytes.Contains(raw, []byte(text)) {
-				args, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline")) //nolint:errcheck // the same
+				args, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
 				found[pid] = string(bytes.ReplaceAll(args, []byte{0}, []byte(" ")))
 				break
 			}

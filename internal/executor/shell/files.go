@@ -40,11 +40,13 @@ func (e *environment) Inject(ctx context.Context, file protocol.File) error {
 }
 
 // put writes a file beside its place first: an old one may be read-only, a link, or in use.
+//
+// One that a worker leaves that dies over it is found by its name.
 func (e *environment) put(_ context.Context, path string, file protocol.File) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".signalman-*")
+	tmp, err := os.CreateTemp(filepath.Dir(path), halfWritten(e.jobID)+"*")
 	if err != nil {
 		return err
 	}
@@ -59,9 +61,35 @@ func (e *environment) put(_ context.Context, path string, file protocol.File) er
 	return nil
 }
 
-// putScript does what put does, for the file $1 in the folder $2 with mode $3.
+// halfWritten begins the names of files of a job that aren't in their place yet.
+func halfWritten(jobID string) string { return ".signalman-" + jobID + "-" }
+
+// leftHalfWritten lists such files beside the places of a job's files.
+func leftHalfWritten(jobID string, paths []string) []string {
+	var left []string
+	seen := map[string]bool{}
+	for _, path := range paths {
+		dir := filepath.Dir(path)
+		if seen[dir] {
+			continue
+		}
+		seen[dir] = true
+		entries, err := os.ReadDir(dir)
+		if err != nil { // there is nothing then
+			continue
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), halfWritten(jobID)) {
+				left = append(left, filepath.Join(dir, e.Name()))
+			}
+		}
+	}
+	return left
+}
+
+// putScript does what put does, for the file $1 in the folder $2 with mode $3; $4 begins the name beside its place.
 const putScript = `umask 022
-mkdir -p -- "$2" && new=$(mktemp -- "$2/.signalman-XXXXXX") || exit 1
+mkdir -p -- "$2" && new=$(mktemp -- "$2/$4XXXXXX") || exit 1
 if cat >"$new" && chmod -- "$3" "$new"; then
 	if [ -d "$1" ]; then echo "it is a folder" >&2; else mv -f -- "$new" "$1" && exit 0; fi
 fi
@@ -71,7 +99,7 @@ exit 1`
 // putAsOwner writes a file with the rights of the job's user. The worker's own would let a job write where its user can't: by
 // the path it names, or by a link that an earlier job has left.
 func (e *environment) putAsOwner(ctx context.Context, path string, file protocol.File) error {
-	cmd := exec.CommandContext(ctx, "sh", "-c", putScript, "sh", path, filepath.Dir(path), fmt.Sprintf("%04o", file.Mode))
+	cmd := exec.CommandContext(ctx, "sh", "-c", putScript, "sh", path, filepath.Dir(path), fmt.Sprintf("%04o", file.Mode), halfWritten(e.jobID))
 	var said bytes.Buffer
 	cmd.Dir, cmd.Env, cmd.SysProcAttr = "/", []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}, e.owner.attributes()
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(file.Content), &said

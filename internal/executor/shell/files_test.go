@@ -28,8 +28,13 @@ func TestInjectedFilesGoWithTheJob(t *testing.T) {
 				path := filepath.Join(w.set.Home, ".ssh/id_rsa")
 				require.FileExists(t, path)
 				if end == "cleanup" {
+					half, other := filepath.Join(filepath.Dir(path), halfWritten(w.job.ID)+"1"), filepath.Join(filepath.Dir(path), halfWritten("other")+"1")
+					require.NoError(t, os.WriteFile(half, []byte("sec"), 0o600))
+					require.NoError(t, os.WriteFile(other, []byte("sec"), 0o600))
 					require.NoError(t, New().Cleanup(ctx(t), w.job, w.set))
 					require.NoFileExists(t, path)
+					require.NoFileExists(t, half, "a worker died while it wrote")
+					require.FileExists(t, other, "another job's")
 					require.NoError(t, New().Cleanup(ctx(t), w.job, w.set), "it can be repeated")
 				}
 				w.close()

@@ -77,7 +77,7 @@ func (executor) Prepare(_ context.Context, job *protocol.Job, settings *protocol
 		return nil, err
 	}
 	return &environment{
-		tree: tree, owner: owner, home: home, scripts: scripts, grace: settings.StopGrace,
+		jobID: job.ID, tree: tree, owner: owner, home: home, scripts: scripts, grace: settings.StopGrace,
 		cgroups: settings.Cgroups, limits: settings.Limits,
 		env: shellEnv(settings, owner, home, mark(settings.InstanceID, job.ID)),
 	}, nil
@@ -111,7 +111,7 @@ func (executor) Cleanup(ctx context.Context, job *protocol.Job, settings *protoc
 	for _, f := range job.Files {
 		paths = append(paths, resolve(home, f.Path))
 	}
-	return errors.Join(err, owner.remove(ctx, (*exec.Cmd).Start, paths))
+	return errors.Join(err, owner.remove(ctx, (*exec.Cmd).Start, append(paths, leftHalfWritten(job.ID, paths)...)))
 }
 
 // place tells whose a job is, and where its home.
@@ -130,6 +130,7 @@ func mark(instanceID, jobID string) string { return instanceID + "/" + jobID }
 
 // environment is the host as one job sees it.
 type environment struct {
+	jobID   string
 	tree    *process.Tree
 	owner   owner
 	home    string
