@@ -28,6 +28,10 @@ test: build ## run all tests with the race detector
 	@scripts/test-needs
 	go test -race -count=1 ./...
 
+.PHONY: test-chaos
+test-chaos: ## run 200 jobs while everything goes wrong; CHAOS_SEED, CHAOS_JOBS and CHAOS_SLOTS change the run
+	CHAOS_JOBS=$${CHAOS_JOBS:-200} go test -count=1 -timeout 60m -v -run '^TestChaos$$' ./test/chaos
+
 .PHONY: fuzz
 fuzz: ## try 200,000 inputs on each fuzz target
 	scripts/fuzz 200000x

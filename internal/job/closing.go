@@ -47,6 +47,10 @@ func (j *Job) closeLog(p problem, req *request.Request) error {
 	if err != nil {
 		return err
 	}
+	last, _, err := eventlog.Last(path)
+	if err != nil {
+		return err
+	}
 	w, err := eventlog.OpenWriter(path, eventlog.Options{})
 	if err != nil {
 		return err
@@ -57,6 +61,9 @@ func (j *Job) closeLog(p problem, req *request.Request) error {
 		events = append(events, eventlog.JobStarted(now))
 	}
 	if log.Open {
+		if last.Kind == eventlog.KindCmdOutput && !strings.HasSuffix(last.Output, "\n") {
+			p.text = "\n" + p.text // a line of its own
+		}
 		events = append(events,
 			eventlog.CmdOutput(now, p.text+"\n"), eventlog.CmdFinished(now, log.Section.Directive, 1, time.Unix(log.Section.Timestamp, 0), now))
 	} else {

@@ -542,6 +542,24 @@ func TestCloseLogBetweenSections(t *testing.T) {
 	assert.Equal(t, map[string]string{"a": "", endDirective: "Because.\n"}, w.requireLog(protocol.Failed))
 }
 
+// Within a section it is a line of its own, wherever the command's output was cut.
+func TestCloseLogInMidLine(t *testing.T) {
+	t.Parallel()
+	for output, want := range map[string]string{"": "Because.\n", "a line\n": "a line\nBecause.\n", "half a li": "half a li\nBecause.\n"} {
+		w := newWorld(t)
+		log, err := eventlog.OpenWriter(w.folder.EventsPath(), eventlog.Options{})
+		require.NoError(t, err)
+		now := time.Now()
+		require.NoError(t, log.Append(eventlog.JobStarted(now), eventlog.CmdStarted(now, "a")))
+		if output != "" {
+			require.NoError(t, log.Append(eventlog.CmdOutput(now, output)))
+		}
+		require.NoError(t, log.Close())
+		require.NoError(t, New(w.settings, w.folder).closeLog(problem{directive: endDirective, text: "Because.", result: protocol.Failed}, nil))
+		assert.Equal(t, map[string]string{"a": want}, w.requireLog(protocol.Failed))
+	}
+}
+
 // When the supervisor has to leave at once it asks the job to stop and doesn't wait; the worker sees to the rest.
 func TestContextEnds(t *testing.T) {
 	t.Parallel()

@@ -112,16 +112,20 @@ func TestWatchTellsPhases(t *testing.T) {
 	w.start(&Job{Commands: commands("c")})
 	w.await("prepare")
 	require.Equal(t, Status{Phase: Preparing, JobID: "job"}, next())
+	seen := make(chan struct{}) // a phase that is over before it was told is left out
 	w.executor.scripts["c"] = func(ctx context.Context, s *fakeShell, out io.Writer) (Exit, error) {
 		w.executor.reached <- "c"
 		<-ctx.Done()
+		<-seen
 		return Exit{}, ctx.Err()
 	}
 	close(w.executor.released)
 	w.await("c")
 	require.Equal(t, Status{Phase: Running, JobID: "job"}, next())
 	require.NoError(t, w.client.Stop(w.ctx(), ""))
-	require.Equal(t, Status{Phase: Stopping, JobID: "job"}, next())
+	stopping := next()
+	close(seen)
+	require.Equal(t, Status{Phase: Stopping, JobID: "job"}, stopping)
 	require.Equal(t, Status{Phase: Finished, JobID: "job", Result: Stopped}, next())
 	require.NoError(t, <-watched)
 }

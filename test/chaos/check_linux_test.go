@@ -14,8 +14,8 @@ import (
 	"github.com/signalman-ci/signalman/internal/jobdir"
 )
 
-// reason is what the log of a job says whose worker was killed, as one line.
-var reason = regexp.MustCompile(`(?:^|\n|.)((?:The job's worker process died: [^\n]+|The job's worker (?:ended|did not answer|stopped answering|left) [^\n]+|cannot start [^\n]+))\n$`)
+// reason is the line that the log of a job whose worker was killed says at its end, after what the command had printed.
+var reason = regexp.MustCompile(`(?m:^)(?:The job's worker (?:process died: |ended |did not answer |left )|cannot start )[^\n]+\n$`)
 
 // The ways in which a job may end, in the words of the report.
 const (
@@ -126,15 +126,16 @@ func (s section) stoppedIn(want []section, n int) bool {
 
 // killedIn tells whether this is section n as the worker's death has cut it short, or a section of its own, that says why.
 func (s section) killedIn(want []section, n int) bool {
-	at := reason.FindStringSubmatchIndex(s.output)
+	at := reason.FindStringIndex(s.output)
 	if at == nil || s.code != 1 {
 		return false
 	}
-	said := s.output[:at[2]]
+	said := s.output[:at[0]]
 	if s.directive == "Ending the job" || s.directive == "Starting the job" {
 		return said == ""
 	}
-	return n < len(want) && s.directive == want[n].directive && beginning(want[n].output, said)
+	return n < len(want) && s.directive == want[n].directive &&
+		(beginning(want[n].output, said) || beginning(want[n].output, strings.TrimSuffix(said, "\n")))
 }
 
 // beginning tells whether output is the beginning of all, which may be cut in the middle of a character or a line's end.
