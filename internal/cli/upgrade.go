@@ -141,7 +141,7 @@ func checkWorkers(ctx context.Context, settings job.Settings) (err error) {
 			}
 			continue
 		}
-		worker, err := pluginhost.Start(pluginhost.Launch{
+		worker, err := pluginhost.Start(ctx, pluginhost.Launch{
 			Path: path, Env: settings.WorkerEnv, StderrPath: filepath.Join(dir, executor+".log"), RunDir: dir, Logger: hclog.NewNullLogger(),
 		})
 		if err != nil {

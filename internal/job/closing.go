@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
 	"github.com/signalman-ci/signalman/internal/request"
 	"github.com/signalman-ci/signalman/shared/eventlog"
@@ -22,6 +23,25 @@ type problem struct {
 func cannotStart(err error) *problem {
 	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 	return &problem{directive: startDirective, text: text, result: protocol.Failed}
+}
+
+// ended is how a job ends that had begun, and whose worker is gone.
+func ended(text string) *problem {
+	return &problem{directive: endDirective, text: text, result: protocol.Failed}
+}
+
+// noteEnding keeps how a job ends: after the next restart that couldn't be found out any more.
+func (j *Job) noteEnding(p problem) error {
+	if p.text == "" || j.folder.State().Worker == nil {
+		return nil
+	}
+	return j.folder.Update(func(s *jobdir.State) {
+		s.Ending = &jobdir.Ending{Directive: p.directive, Text: p.text, Result: string(p.result)}
+	})
+}
+
+func noted(e *jobdir.Ending) *problem {
+	return &problem{directive: e.Directive, text: e.Text, result: protocol.Result(e.Result)}
 }
 
 // lastWords is what a worker's log says of a crash, if it says something, to go into a sentence.

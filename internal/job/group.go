@@ -14,12 +14,12 @@ import (
 const groupLimit = 30 * time.Second
 
 // enclose puts a worker that has no job yet into a cgroup of its own, beside the one for what the job will start.
-func (j *Job) enclose(worker *pluginhost.Worker) error {
+func (j *Job) enclose(work context.Context, worker *pluginhost.Worker) error {
 	if j.Cgroups == nil {
 		return nil
 	}
-	j.disband() // of a worker that was launched for this job and never got it
-	group, err := j.makeGroup(worker.Address().Process.PID)
+	j.disband(work) // of a worker that was launched for this job and never got it
+	group, err := j.makeGroup(work, worker.Address().Process.PID)
 	if err != nil {
 		return err
 	}
@@ -28,11 +28,11 @@ func (j *Job) enclose(worker *pluginhost.Worker) error {
 }
 
 // makeGroup makes the job's group, in a scope if it can have one, and puts its worker in.
-func (j *Job) makeGroup(worker int) (*cgroup.Group, error) {
+func (j *Job) makeGroup(work context.Context, worker int) (*cgroup.Group, error) {
 	id := j.folder.ID()
 	var noScope error
 	if j.StartScope != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+		ctx, cancel := context.WithTimeout(work, startLimit)
 		defer cancel()
 		if noScope = j.StartScope(ctx, cgroup.ScopeName(j.InstanceID, id), worker, "Signalman job "+id); noScope == nil {
 			return j.Cgroups.CreateIn(id, j.Limits, worker)
@@ -54,14 +54,14 @@ func (j *Job) findGroup() {
 }
 
 // disband ends what is left in the job's cgroup, its worker too, and removes it.
-func (j *Job) disband() {
+func (j *Job) disband(work context.Context) {
 	j.findGroup()
 	if j.group == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), groupLimit)
+	ctx, cancel := context.WithTimeout(work, groupLimit)
 	defer cancel()
-	if err := errors.Join(j.group.Kill(ctx), j.group.Remove(ctx)); err != nil {
+	if err := errors.Join(j.group.Kill(ctx), j.group.Remove(ctx)); err != nil && work.Err() == nil {
 		j.logger.Error("cannot remove the job's cgroup", "error", err)
 	}
 	j.group = nil

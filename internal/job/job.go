@@ -67,7 +67,9 @@ type Settings struct {
 	Timeout time.Duration
 	// SilenceLimit is how long a worker may not answer before it is ended; 0 means a minute.
 	SilenceLimit time.Duration
-	Logger       hclog.Logger
+	// StopLimit is how long a worker may take to end a job that is to stop; 0 means three times what it ought to.
+	StopLimit time.Duration
+	Logger    hclog.Logger
 }
 
 // Job is one job of a slot.
@@ -99,54 +101,100 @@ var ErrLeft = errors.New("the job was left to its worker")
 // begun under another supervisor goes on. requestErr, if set, is why the job can't be run, and its log will say so.
 // When ctx ends Run returns its error; the job is asked to stop and not waited for.
 func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, control Control) (protocol.Result, error) {
+	if closed(control.Leave) {
+		return "", ErrLeft
+	}
+	work, stopWork := untilLeft(ctx, control.Leave)
+	defer stopWork()
 	if result, ok := j.ended(); ok {
 		if known := j.folder.State().Worker; known != nil { // its supervisor died or left before it could see to this
 			pluginhost.End(address(known))
 		}
-		j.disband()
+		j.disband(work)
 		return result, nil
 	}
-	select {
-	case <-control.Leave:
-		return "", ErrLeft
-	default:
+	worker, problem := j.worker(work, req, requestErr, control.Stop)
+	if problem != nil && work.Err() != nil { // that is why; the next supervisor tries again
+		return "", context.Cause(work)
 	}
-	worker, problem := j.worker(req, requestErr, control.Stop)
-	if problem != nil {
-		j.disband()
-		return problem.result, j.closeLog(*problem, req)
+	if problem == nil {
+		var err error
+		if problem, err = j.watch(ctx, worker, control); err != nil {
+			return "", err
+		}
+		worker.Kill() // a worker whose job is over has nothing more to do
 	}
-	problem, err := j.watch(ctx, worker, control)
-	if err != nil {
-		return "", err
-	}
-	worker.Kill() // a worker whose job is over has nothing more to do
-	defer j.disband()
 	if result, ok := j.ended(); ok {
+		j.disband(work)
 		return result, nil
 	}
-	j.cleanup(req)
-	return problem.result, j.closeLog(*problem, req)
+	return j.finish(work, req, *problem)
 }
 
-// worker launches the job's worker and gives it the job, or finds it again.
-func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{}) (*pluginhost.Worker, *problem) {
-	if known := j.folder.State().Worker; known != nil {
-		return j.attach(known, req)
+// finish cleans up after a worker that can't, and closes its log.
+func (j *Job) finish(work context.Context, req *request.Request, p problem) (protocol.Result, error) {
+	if err := j.noteEnding(p); err != nil {
+		j.logger.Error("cannot note how the job ends", "error", err)
+	}
+	j.cleanup(work, req)
+	j.disband(work)
+	if work.Err() != nil {
+		return "", context.Cause(work)
+	}
+	return p.result, j.closeLog(p, req)
+}
+
+// closed tells whether a channel is; a nil one never is.
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// untilLeft is ctx until the job is to be left; then its cause is ErrLeft.
+func untilLeft(ctx context.Context, leave <-chan struct{}) (work context.Context, stop func()) {
+	work, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-leave:
+			cancel(ErrLeft)
+		case <-work.Done():
+		}
+	}()
+	return work, func() {
+		cancel(nil)
+		<-done
+	}
+}
+
+// worker launches the job's worker and gives it the job, or finds it again. It returns early when work ends.
+func (j *Job) worker(work context.Context, req *request.Request, requestErr error, stop <-chan struct{}) (*pluginhost.Worker, *problem) {
+	if st := j.folder.State(); st.Ending != nil {
+		return nil, noted(st.Ending)
+	} else if st.Worker != nil {
+		if worker, problem := j.attach(work, st.Worker, req); worker != nil || problem != nil {
+			if problem != nil && closed(stop) {
+				problem.result = protocol.Stopped
+			}
+			return worker, problem
+		}
 	}
 	if requestErr != nil {
 		return nil, cannotStart(requestErr)
 	}
-	select {
-	case <-stop:
+	if closed(stop) {
 		return nil, &problem{directive: startDirective, text: "The job was stopped before it began.", result: protocol.Stopped}
-	default:
 	}
-	worker, executor, err := j.launch(req)
+	worker, executor, err := j.launch(work, req)
 	if err != nil {
 		return nil, cannotStart(err)
 	}
-	if err := j.enclose(worker); err != nil {
+	if err := j.enclose(work, worker); err != nil {
 		worker.Kill()
 		return nil, cannotStart(err)
 	}
@@ -165,17 +213,21 @@ func (j *Job) worker(req *request.Request, requestErr error, stop <-chan struct{
 		worker.Kill()
 		return nil, cannotStart(err)
 	}
-	if err := j.start(worker, req); err != nil {
+	switch err := j.start(work, worker, req); {
+	case err == nil:
+		return worker, nil
+	case work.Err() != nil: // it may have the job
+		worker.Detach()
+		return nil, cannotStart(err)
+	default:
 		worker.Kill()
-		j.cleanup(req)
 		return nil, cannotStart(err)
 	}
-	return worker, nil
 }
 
 // start gives the job to its worker.
-func (j *Job) start(worker *pluginhost.Worker, req *request.Request) error {
-	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+func (j *Job) start(work context.Context, worker *pluginhost.Worker, req *request.Request) error {
+	ctx, cancel := context.WithTimeout(work, startLimit)
 	defer cancel()
 	err := worker.Start(ctx, j.prepared(req.Job), j.settings())
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -184,21 +236,21 @@ func (j *Job) start(worker *pluginhost.Worker, req *request.Request) error {
 	return err
 }
 
-func (j *Job) launch(req *request.Request) (worker *pluginhost.Worker, executor string, err error) {
+func (j *Job) launch(work context.Context, req *request.Request) (worker *pluginhost.Worker, executor string, err error) {
 	executor, err = j.choose(req)
 	if err != nil {
 		return nil, "", err
 	}
-	worker, err = j.startWorker(executor)
+	worker, err = j.startWorker(work, executor)
 	return worker, executor, err
 }
 
-func (j *Job) startWorker(executor string) (*pluginhost.Worker, error) {
+func (j *Job) startWorker(work context.Context, executor string) (*pluginhost.Worker, error) {
 	path, err := j.Finder.Find(executor)
 	if err != nil {
 		return nil, err
 	}
-	return pluginhost.Start(pluginhost.Launch{
+	return pluginhost.Start(work, pluginhost.Launch{
 		Path: path, Env: j.WorkerEnv, StderrPath: j.folder.WorkerLogPath(), RunDir: j.RunDir, Logger: j.logger,
 	})
 }
@@ -224,40 +276,43 @@ func address(w *jobdir.Worker) pluginhost.Address {
 	return pluginhost.Address{Process: w.Process, Network: w.Network, Socket: w.Address, Protocol: w.Protocol}
 }
 
-// attach finds a worker that another supervisor has launched.
-func (j *Job) attach(known *jobdir.Worker, req *request.Request) (*pluginhost.Worker, *problem) {
+// attach finds a worker that another supervisor has launched. It returns neither worker nor problem for one that ended before it
+// had begun with the job.
+func (j *Job) attach(work context.Context, known *jobdir.Worker, req *request.Request) (*pluginhost.Worker, *problem) {
 	addr := address(known)
 	j.findGroup()
 	worker, err := pluginhost.Attach(addr, j.logger)
 	if err == nil {
 		j.logger.Info("found the job's worker again", "pid", known.Process.PID)
 		if req != nil { // the other supervisor may have died just before it; a second time it does nothing
-			if err := j.start(worker, req); err != nil {
+			if err := j.start(work, worker, req); err != nil {
 				j.logger.Warn("cannot hand over the job again", "error", err)
 			}
 		}
 		return worker, nil
 	}
-	var text string
-	switch gone, ok := errors.AsType[*pluginhost.GoneError](err); {
-	case !ok:
-		j.logger.Error("the job's worker doesn't answer and is ended", "pid", known.Process.PID, "error", err)
-		pluginhost.End(addr)
-		text = "The job's worker did not answer after a restart of the supervisor and was ended."
-	case known.Process.Rebooted():
-		text = "The host was restarted while the job ran."
-	case j.outOfMemory() != "":
-		text = j.outOfMemory()
-	case gone.Status.Known:
-		text = fmt.Sprintf("The job's worker process died: %s%s.", gone.Status, j.lastWords())
-	default:
-		text = "The job's worker ended while no supervisor was there to see why" + j.lastWords() + "."
-	}
 	if result, ok := j.ended(); ok { // it ended between our look and now
 		return nil, &problem{result: result}
 	}
-	j.cleanup(req)
-	return nil, &problem{directive: endDirective, text: text, result: protocol.Failed}
+	gone, ok := errors.AsType[*pluginhost.GoneError](err)
+	if !ok {
+		j.logger.Error("the job's worker doesn't answer and is ended", "pid", known.Process.PID, "error", err)
+		pluginhost.End(addr)
+		return nil, ended("The job's worker did not answer after a restart of the supervisor and was ended.")
+	}
+	switch log, err := eventlog.Inspect(j.folder.EventsPath()); {
+	case known.Process.Rebooted(): // and the log may have lost its end
+		return nil, ended("The host was restarted while the job ran.")
+	case err == nil && !log.Started && req != nil:
+		j.logger.Warn("the job's worker ended before it was given the job; launching another one", "pid", known.Process.PID)
+		return nil, nil
+	case j.outOfMemory() != "":
+		return nil, ended(j.outOfMemory())
+	case gone.Status.Known:
+		return nil, ended(fmt.Sprintf("The job's worker process died: %s%s.", gone.Status, j.lastWords()))
+	default:
+		return nil, ended("The job's worker ended while no supervisor was there to see why" + j.lastWords() + ".")
+	}
 }
 
 // ended tells the job's result if its log has come to its end.
@@ -270,18 +325,18 @@ func (j *Job) ended() (protocol.Result, bool) {
 }
 
 // cleanup removes what a dead worker left, by another worker of its kind; by the next one if what killed the first kills that too.
-func (j *Job) cleanup(req *request.Request) {
+func (j *Job) cleanup(work context.Context, req *request.Request) {
 	known := j.folder.State().Worker
 	if known == nil {
 		return
 	}
 	clean := func() error {
-		worker, err := j.startWorker(known.Executor)
+		worker, err := j.startWorker(work, known.Executor)
 		if err != nil {
 			return err
 		}
 		defer worker.Kill()
-		ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
+		ctx, cancel := context.WithTimeout(work, cleanupLimit)
 		defer cancel()
 		job := &protocol.Job{ID: j.folder.ID()}
 		if req != nil {
@@ -291,7 +346,7 @@ func (j *Job) cleanup(req *request.Request) {
 	}
 	for range cleanupTries {
 		err := clean()
-		if err == nil {
+		if err == nil || work.Err() != nil {
 			return
 		}
 		j.logger.Error("cannot remove what the job's worker left", "error", err)

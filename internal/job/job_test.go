@@ -35,14 +35,20 @@ const patience = 90 * time.Second
 // asWorker makes the test's own binary a worker for the shell.
 const asWorker = "JOB_TEST_WORKER"
 
-// asGlutton makes that worker a glutton.
-const asGlutton = "JOB_TEST_GLUTTON"
+// asGlutton makes that worker a glutton, asDeaf a deaf one.
+const (
+	asGlutton = "JOB_TEST_GLUTTON"
+	asDeaf    = "JOB_TEST_DEAF"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asWorker) != "" {
 		executor := shell.New()
 		if os.Getenv(asGlutton) != "" {
 			executor = glutton{executor}
+		}
+		if os.Getenv(asDeaf) != "" {
+			executor = deaf{executor}
 		}
 		protocol.Serve(executor)
 		return
@@ -59,6 +65,13 @@ func (glutton) Prepare(context.Context, *protocol.Job, *protocol.Settings, proto
 		hoard[i] = 1
 	}
 	return nil, errors.New("had all that it wanted")
+}
+
+// deaf is an executor that hears no stop.
+type deaf struct{ protocol.Executor }
+
+func (deaf) Prepare(context.Context, *protocol.Job, *protocol.Settings, protocol.SectionLog) (protocol.Environment, error) {
+	select {}
 }
 
 // world is what a job needs, with real workers.
@@ -442,7 +455,7 @@ func TestLeftBeforeTheStart(t *testing.T) {
 // abandoned is a job whose supervisor has died: its worker runs, and nobody is connected.
 func (w *world) abandoned(req *request.Request) *pluginhost.Worker {
 	w.t.Helper()
-	worker, problem := New(w.settings, w.folder).worker(req, nil, nil)
+	worker, problem := New(w.settings, w.folder).worker(w.ctx(), req, nil, nil)
 	require.Nil(w.t, problem)
 	worker.Detach()
 	w.t.Cleanup(func() { <-worker.Ended() })
@@ -470,7 +483,7 @@ func TestNextSupervisorHandsOverTheJob(t *testing.T) {
 	w := newWorld(t)
 	req := w.request("echo here")
 	j := New(w.settings, w.folder)
-	worker, executor, err := j.launch(req)
+	worker, executor, err := j.launch(w.ctx(), req)
 	require.NoError(t, err)
 	at := worker.Address()
 	require.NoError(t, w.folder.Update(func(s *jobdir.State) {
@@ -501,30 +514,93 @@ func TestWorkerDiesWithoutASupervisor(t *testing.T) {
 	assert.Contains(t, w.requireLog(protocol.Failed)[w.tree()], "The job's worker ended while no supervisor was there to see why.\n")
 }
 
-// A worker that died before its first event leaves no log at all.
+// known notes a worker that isn't there any more.
+func (w *world) known(change func(*process.Identity)) {
+	w.t.Helper()
+	other, err := process.Identify(os.Getpid())
+	require.NoError(w.t, err)
+	change(&other)
+	require.NoError(w.t, w.folder.Update(func(s *jobdir.State) {
+		s.Worker = &jobdir.Worker{Executor: "shell", Process: other, Network: "unix", Address: "/x", Protocol: 1}
+	}))
+}
+
+// A worker that died before its first event hasn't begun with the job.
 func TestDeadWorkerWithoutALog(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	other, err := process.Identify(os.Getpid())
-	require.NoError(t, err)
-	other.Start--
-	require.NoError(t, w.folder.Update(func(s *jobdir.State) {
-		s.Worker = &jobdir.Worker{Executor: "shell", Process: other, Network: "unix", Address: "/x", Protocol: 1}
-	}))
-	assert.Equal(t, outcome{result: protocol.Failed}, w.await(w.run(w.ctx(), w.request("echo never"), nil)))
-	log := w.requireLog(protocol.Failed)
-	assert.Contains(t, log[endDirective], "no supervisor was there")
+	w.known(func(id *process.Identity) { id.Start-- })
+	assert.Equal(t, outcome{result: protocol.Passed}, w.await(w.run(w.ctx(), w.request("echo now"), nil)))
+	assert.Equal(t, "now\n", w.requireLog(protocol.Passed)["echo now"])
+}
+
+// begun writes the log of a job that is in the middle of a command.
+func (w *world) begun() {
+	w.t.Helper()
+	log, err := eventlog.OpenWriter(w.folder.EventsPath(), eventlog.Options{})
+	require.NoError(w.t, err)
+	require.NoError(w.t, log.Append(eventlog.JobStarted(time.Now()), eventlog.CmdStarted(time.Now(), "a")))
+	require.NoError(w.t, log.Close())
+}
+
+// A job that was stopped ends as that, also if its worker died meanwhile.
+func TestStoppedJobWhoseWorkerIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.known(func(id *process.Identity) { id.Start-- })
+	w.begun()
+	stop := make(chan struct{})
+	close(stop)
+	assert.Equal(t, outcome{result: protocol.Stopped}, w.await(w.run(w.ctx(), w.request("a"), stop)))
+	assert.Contains(t, w.requireLog(protocol.Stopped)["a"], "no supervisor was there")
+}
+
+// How a worker died is told, though the supervisor that saw it didn't live to write it.
+func TestEndingThatWasNoted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.known(func(id *process.Identity) { id.Start-- })
+	w.begun()
+	j := New(w.settings, w.folder)
+	require.NoError(t, j.noteEnding(problem{directive: endDirective, text: "It was so.", result: protocol.Failed}))
+	assert.Equal(t, outcome{result: protocol.Failed}, w.await(w.run(w.ctx(), w.request("a"), nil)))
+	assert.Equal(t, "It was so.\n", w.requireLog(protocol.Failed)["a"])
+}
+
+// A worker that is slow to start isn't waited for by a supervisor that leaves; the next one launches another.
+func TestLeftWhileTheWorkerStarts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	slow := t.TempDir()
+	begun := filepath.Join(w.dir, "begun")
+	require.NoError(t, os.WriteFile(filepath.Join(slow, "worker-shell"), []byte("#!/bin/sh\necho yes >"+begun+"\nexec sleep 1000\n"), 0o755))
+	own := w.settings.Finder
+	w.settings.Finder = pluginhost.Finder{Own: slow}
+	leave := make(chan struct{})
+	done := w.runWith(w.ctx(), w.request("echo hello"), Control{Leave: leave})
+	w.awaitFile("begun")
+	close(leave)
+	require.ErrorIs(t, w.await(done).err, ErrLeft)
+	assert.Nil(t, w.folder.State().Worker)
+	w.settings.Finder = own
+	assert.Equal(t, outcome{result: protocol.Passed}, w.await(w.run(w.ctx(), w.request("echo hello"), nil)))
+}
+
+// A worker that takes note of a stop and does nothing about it doesn't hold its slot for ever.
+func TestDeafWorker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.settings.WorkerEnv = append(w.settings.WorkerEnv, asDeaf+"=1")
+	w.settings.StopLimit, w.settings.Timeout = 2*time.Second, time.Second
+	assert.Equal(t, outcome{result: protocol.Stopped}, w.await(w.run(w.ctx(), w.request("echo never"), nil)))
+	assert.Equal(t, "The job took longer than 1s ([limits] timeout) and is stopped. "+
+		"The job's worker hung and was ended: the job did not end in 2s after it was to stop.\n", w.requireLog(protocol.Stopped)[endDirective])
 }
 
 func TestHostWasRestarted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	other, err := process.Identify(os.Getpid())
-	require.NoError(t, err)
-	other.Boot = "another one"
-	require.NoError(t, w.folder.Update(func(s *jobdir.State) {
-		s.Worker = &jobdir.Worker{Executor: "shell", Process: other, Network: "unix", Address: "/x", Protocol: 1}
-	}))
+	w.known(func(id *process.Identity) { id.Boot = "another one" })
 	assert.Equal(t, outcome{result: protocol.Failed}, w.await(w.run(w.ctx(), w.request("echo never"), nil)))
 	assert.Equal(t, "The host was restarted while the job ran.\n", w.requireLog(protocol.Failed)[endDirective])
 }

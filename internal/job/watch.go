@@ -44,6 +44,25 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Cont
 	defer deadline.Stop()
 
 	stopped := protocol.Failed // the result of a job whose worker dies; a job that is stopped ends as that
+	reason := ""               // of the stop
+	var stopAgain, overdue <-chan time.Time
+	stop := func() *problem {
+		if overdue == nil {
+			overdue = time.After(j.stopAllowance())
+		}
+		stopped = protocol.Stopped
+		err := j.stop(ctx, worker, reason)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, context.DeadlineExceeded):
+			return j.end(worker, reason, fmt.Sprintf("no answer for %v when the job was to stop", stopLimit), stopped)
+		default: // the connection may be about to be made anew
+			j.logger.Warn("cannot stop the job; trying again", "error", err)
+			stopAgain = time.After(retryPause)
+			return nil
+		}
+	}
 	for failures := 0; ; {
 		select {
 		case <-ctx.Done(): // the supervisor is made to leave at once: the job is stopped, and not waited for
@@ -55,17 +74,23 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Cont
 			worker.Detach()
 			return nil, ErrLeft
 		case <-control.Stop:
-			control.Stop, stopped = nil, protocol.Stopped
-			if p := j.stop(ctx, worker, ""); p != nil {
+			control.Stop = nil
+			if p := stop(); p != nil {
 				return p, nil
 			}
 		case <-deadline.C:
-			stopped = protocol.Stopped
-			if p := j.stop(ctx, worker, fmt.Sprintf("The job took longer than %v ([limits] timeout) and is stopped.", timeout)); p != nil {
+			reason = fmt.Sprintf("The job took longer than %v ([limits] timeout) and is stopped.", timeout)
+			if p := stop(); p != nil {
 				return p, nil
 			}
+		case <-stopAgain:
+			if p := stop(); p != nil {
+				return p, nil
+			}
+		case <-overdue:
+			return j.end(worker, reason, fmt.Sprintf("the job did not end in %v after it was to stop", j.stopAllowance()), stopped), nil
 		case <-silent:
-			return j.end(worker, fmt.Sprintf("no answer for %v", j.silenceLimit()), stopped), nil
+			return j.end(worker, "", fmt.Sprintf("no answer for %v", j.silenceLimit()), stopped), nil
 		case err := <-watched:
 			if err == nil {
 				return &problem{directive: endDirective, text: "The job's worker left its log without an end.", result: protocol.Failed}, nil
@@ -73,40 +98,44 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Cont
 			if ctx.Err() != nil { // the next turn says goodbye
 				continue
 			}
-			if ended(ctx, worker, retryPause) {
+			if hasEnded(ctx, worker, retryPause) {
 				text := cmp.Or(j.outOfMemory(), fmt.Sprintf("The job's worker process died: %s%s.", worker.Status(), j.lastWords()))
 				return &problem{directive: endDirective, result: stopped, text: text}, nil
 			}
 			if failures++; failures == watchTries {
-				return j.end(worker, "it refuses to be talked to", stopped), nil
+				return j.end(worker, "", "it refuses to be talked to", stopped), nil
 			}
 			look()
 		}
 	}
 }
 
-// stop asks the worker to stop the job. One that doesn't hear it is ended; the problem says so.
-func (j *Job) stop(ctx context.Context, worker *pluginhost.Worker, reason string) *problem {
+// stop asks the worker to stop the job.
+func (j *Job) stop(ctx context.Context, worker *pluginhost.Worker, reason string) error {
 	ctx, cancel := context.WithTimeout(ctx, stopLimit)
 	defer cancel()
-	err := worker.Stop(ctx, reason)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return j.end(worker, fmt.Sprintf("no answer for %v when the job was to stop", stopLimit), protocol.Stopped)
-	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		j.logger.Error("cannot stop the job", "error", err)
-	}
-	return nil
+	return worker.Stop(ctx, reason)
 }
 
-// end ends a worker that can't be talked to; what it had started is cleaned up afterwards.
-func (j *Job) end(worker *pluginhost.Worker, why string, result protocol.Result) *problem {
+// stopAllowance is how long a worker may take to end its job when that is to stop: for INT and TERM, the post-job hook, and the removal of
+// what it made, three times over.
+func (j *Job) stopAllowance() time.Duration {
+	if j.StopLimit > 0 {
+		return j.StopLimit
+	}
+	return 3 * (2*cmp.Or(j.StopGrace, protocol.DefaultStopGrace) + max(j.PostHook.Timeout, time.Minute) + time.Minute)
+}
+
+// end ends a worker that is of no use any more; what it had started is cleaned up afterwards. reason is that of the stop that
+// came before, "" if there was none or it needs no words.
+func (j *Job) end(worker *pluginhost.Worker, reason, why string, result protocol.Result) *problem {
 	j.logger.Error("the job's worker hangs and is ended", "pid", worker.Address().Process.PID, "reason", why)
 	worker.Kill()
-	return &problem{
-		directive: endDirective, result: result,
-		text: fmt.Sprintf("The job's worker hung and was ended: %s.", why),
+	text := fmt.Sprintf("The job's worker hung and was ended: %s.", why)
+	if reason != "" {
+		text = reason + " " + text
 	}
+	return &problem{directive: endDirective, result: result, text: text}
 }
 
 // question asks the worker again and again whether it is there, and closes silent when it hasn't answered for too long. It counts
@@ -148,8 +177,8 @@ func (j *Job) deadline() (*time.Timer, time.Duration) {
 	return time.NewTimer(time.Until(st.Deadline)), st.Timeout
 }
 
-// ended waits a little for the end of a worker's process, which its connection's end often tells first.
-func ended(ctx context.Context, worker *pluginhost.Worker, limit time.Duration) bool {
+// hasEnded waits a little for the end of a worker's process, which its connection's end often tells first.
+func hasEnded(ctx context.Context, worker *pluginhost.Worker, limit time.Duration) bool {
 	t := time.NewTimer(limit)
 	defer t.Stop()
 	select {

@@ -47,6 +47,8 @@ type State struct {
 	LostTo int64 `json:"lost_to,omitempty"`
 	// LostUntil is when that request can't be carried out any more; zero while it is under way.
 	LostUntil time.Time `json:"lost_until,omitzero"`
+	// Ending is why the job ends without its worker, once that is known: the supervisor may die before the log says so.
+	Ending *Ending `json:"ending,omitempty"`
 	// LogFull is set when the hub wants no more of this log.
 	LogFull bool `json:"log_full,omitempty"`
 	// StopRequested is set when the hub asked to stop the job.
@@ -66,6 +68,15 @@ type Worker struct {
 	Address string `json:"address"`
 	// Protocol is the version of the executor contract that was negotiated.
 	Protocol int `json:"protocol"`
+}
+
+// Ending is how a log is to be closed whose worker can't.
+type Ending struct {
+	// Directive is the section's if none is open, Text its output, a line.
+	Directive string `json:"directive"`
+	Text      string `json:"text"`
+	// Result is "failed" or "stopped".
+	Result string `json:"result"`
 }
 
 // MaxSlots bounds the slots that a folder may name: the start makes as many.

@@ -66,15 +66,16 @@ type Worker struct {
 	killer killer
 }
 
-// Start launches a worker and waits for its handshake.
-func Start(l Launch) (*Worker, error) {
+// Start launches a worker and waits for its handshake. When ctx ends first, the worker is killed.
+func Start(ctx context.Context, l Launch) (*Worker, error) {
 	stderr, err := os.OpenFile(l.StderrPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the worker's log: %w", err)
 	}
 	defer stderr.Close()
 	p := &proc{ended: make(chan struct{})}
-	run := &launched{proc: p}
+	run := &launched{proc: p, started: make(chan struct{})}
+	defer run.killedWith(ctx)()
 	client := plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  protocol.Handshake,
 		VersionedPlugins: protocol.HostPlugins(),
@@ -93,6 +94,9 @@ func Start(l Launch) (*Worker, error) {
 		},
 	})
 	w, err := connect(client, p, run)
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("cannot start worker %s: %w", l.Path, ctx.Err())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot start worker %s: %w", l.Path, explain(err, run, l.StderrPath))
 	}
@@ -236,6 +240,26 @@ type launched struct {
 	cmd    *exec.Cmd
 	stdout io.ReadCloser
 	killed atomic.Bool
+	// started is closed when there is a process to kill.
+	started chan struct{}
+}
+
+// killedWith kills the process when ctx ends, until the returned stop is called.
+func (r *launched) killedWith(ctx context.Context) (stop func()) {
+	stopped := make(chan struct{})
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-stopped:
+			return
+		}
+		select {
+		case <-r.started:
+			_ = r.Kill(ctx)
+		case <-stopped:
+		}
+	}()
+	return sync.OnceFunc(func() { close(stopped) })
 }
 
 func (r *launched) Start(context.Context) error {
@@ -247,6 +271,7 @@ func (r *launched) Start(context.Context) error {
 		return err
 	}
 	r.pid = r.cmd.Process.Pid
+	close(r.started)
 	return nil
 }
 

@@ -90,7 +90,7 @@ func script(t *testing.T, text string) Launch {
 
 func start(t *testing.T, l Launch) *Worker {
 	t.Helper()
-	w, err := Start(l)
+	w, err := Start(deadline(t), l)
 	require.NoError(t, err)
 	t.Cleanup(w.Kill)
 	return w
@@ -152,7 +152,7 @@ func TestWorkersThatDoNotStart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := script(t, c.script)
-			_, err := Start(l)
+			_, err := Start(deadline(t), l)
 			require.Error(t, err)
 			for _, want := range append(c.want, "cannot start worker "+l.Path) {
 				assert.ErrorContains(t, err, want)
@@ -166,7 +166,7 @@ func TestWorkersThatDoNotStart(t *testing.T) {
 func TestWorkerThatHangs(t *testing.T) {
 	l := script(t, `echo $$ >"$0.pid"; exec sleep 1000`)
 	l.HandshakeLimit = time.Second
-	_, err := Start(l)
+	_, err := Start(deadline(t), l)
 	require.ErrorContains(t, err, "timeout while waiting for plugin to start")
 	assert.NotContains(t, err.Error(), "SIGKILL", "that was us")
 	if raw, err := os.ReadFile(l.Path + ".pid"); err == nil { // it may not have come that far
@@ -183,7 +183,7 @@ func TestFilesThatAreNoWorkers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := script(t, "exit 0")
 			prepare(l.Path)
-			_, err := Start(l)
+			_, err := Start(deadline(t), l)
 			require.ErrorContains(t, err, "cannot start worker "+l.Path)
 			assert.NotContains(t, err.Error(), "\n")
 		})
@@ -193,7 +193,7 @@ func TestFilesThatAreNoWorkers(t *testing.T) {
 func TestLogThatCannotBeOpened(t *testing.T) {
 	l := launch(t)
 	l.StderrPath = filepath.Join(t.TempDir(), "missing", "worker.log")
-	_, err := Start(l)
+	_, err := Start(deadline(t), l)
 	require.ErrorContains(t, err, "cannot open the worker's log")
 }
 

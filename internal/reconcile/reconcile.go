@@ -129,7 +129,7 @@ func (r *Reconciler) ofExecutors(ctx context.Context) []Leftover {
 		}
 		for _, l := range left {
 			found = append(found, Leftover{JobID: l.JobID, Of: name, What: l.What, remove: func(ctx context.Context) error {
-				return r.withWorker(name, func(w *pluginhost.Worker) error {
+				return r.withWorker(ctx, name, func(w *pluginhost.Worker) error {
 					return w.Cleanup(ctx, &protocol.Job{ID: l.JobID}, &protocol.Settings{InstanceID: r.InstanceID})
 				})
 			}})
@@ -141,7 +141,7 @@ func (r *Reconciler) ofExecutors(ctx context.Context) []Leftover {
 func (r *Reconciler) list(ctx context.Context, executor string) (left []protocol.Leftover, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listLimit)
 	defer cancel()
-	err = r.withWorker(executor, func(w *pluginhost.Worker) error {
+	err = r.withWorker(ctx, executor, func(w *pluginhost.Worker) error {
 		left, err = w.List(ctx, r.InstanceID)
 		return err
 	})
@@ -149,12 +149,12 @@ func (r *Reconciler) list(ctx context.Context, executor string) (left []protocol
 }
 
 // withWorker runs f with a worker that has no job.
-func (r *Reconciler) withWorker(executor string, f func(*pluginhost.Worker) error) error {
+func (r *Reconciler) withWorker(ctx context.Context, executor string, f func(*pluginhost.Worker) error) error {
 	path, err := r.Finder.Find(executor)
 	if err != nil {
 		return err
 	}
-	worker, err := pluginhost.Start(pluginhost.Launch{
+	worker, err := pluginhost.Start(ctx, pluginhost.Launch{
 		Path: path, Env: r.WorkerEnv, StderrPath: os.DevNull, RunDir: r.RunDir, Logger: r.Logger,
 	})
 	if err != nil {

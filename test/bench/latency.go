@@ -101,7 +101,7 @@ func (b *bench) workers(ctx context.Context) ([]figure, error) {
 	var starts durations
 	for i := range warmUps + jobRuns {
 		begun := time.Now()
-		w, err := pluginhost.Start(pluginhost.Launch{
+		w, err := pluginhost.Start(context.Background(), pluginhost.Launch{
 			Path: filepath.Join(b.binaries, "worker-shell"), Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + b.dir},
 			StderrPath: filepath.Join(b.dir, "worker.log"), RunDir: b.dir, Logger: hclog.NewNullLogger(),
 		})
