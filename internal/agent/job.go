@@ -97,12 +97,8 @@ func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) 
 		report(event{kind: held})
 	}
 	result, err := a.runHeld(ctx, c, raw, err, accessToken)
-	if err != nil {
-		if ctx.Err() != nil || errors.Is(err, job.ErrLeft) {
-			return
-		}
-		log.Error("the job's log is broken; the job fails", "error", err)
-		result = protocol.Failed
+	if err != nil { // nobody waits for it any more
+		return
 	}
 	if err := c.folder.Update(func(s *jobdir.State) { s.Outcome = string(result) }); err != nil {
 		log.Error("cannot note the job's outcome", "error", err)
@@ -158,7 +154,8 @@ func (a *Agent) request(ctx context.Context, c *current, accessToken string) ([]
 }
 
 // runHeld runs a job whose request is there, and ships its log meanwhile. saveErr says that the request could not be kept:
-// such a job would be lost by a crash, and ends with a log that says so.
+// such a job would be lost by a crash, and ends with a log that says so. The error says that the job goes on without us, or that
+// ctx has ended.
 func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, saveErr error, accessToken string) (protocol.Result, error) {
 	req, logger, requestErr := request.Parse(raw, c.folder.ID())
 	if saveErr != nil {
@@ -168,8 +165,13 @@ func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, saveErr err
 	defer up.cancel()
 
 	result, err := job.New(a.Job, c.folder).Run(ctx, req, requestErr, job.Control{Stop: c.stopping, Leave: c.leaving})
-	if err != nil {
+	switch {
+	case err == nil:
+	case ctx.Err() != nil, errors.Is(err, job.ErrLeft):
 		return "", err
+	default: // what the log has is delivered nevertheless
+		a.Logger.Error("the job's log is broken; the job fails", "job", c.folder.ID(), "error", err)
+		result = protocol.Failed
 	}
 	up.Finish()
 	select {

@@ -146,7 +146,11 @@ func runUntilHandedOver(ctx context.Context, settings supervisor.Settings, inter
 			interrupt()
 		}
 		checking, cancel := context.WithCancel(ctx)
-		defer onUpgradeSignal(func() { _, _ = sup.Upgrade(checking) })() // it logs its refusal
+		defer onUpgradeSignal(func() {
+			if _, err := sup.Upgrade(checking); err != nil {
+				settings.Logger.Error("the upgrade was refused; nothing has changed", "reason", err)
+			}
+		})()
 		defer cancel()
 		err := sup.Run(ctx)
 		if errors.Is(err, supervisor.ErrHandedOver) {

@@ -37,7 +37,9 @@ func (j *Job) makeGroup(work context.Context, worker int) (*cgroup.Group, error)
 		if noScope = j.StartScope(ctx, cgroup.ScopeName(j.InstanceID, id), worker, "Signalman job "+id); noScope == nil {
 			return j.Cgroups.CreateIn(id, j.Limits, worker)
 		}
-		j.logger.Warn("the job has no scope of its own and stays in the service's cgroup", "reason", noScope)
+		if !errors.Is(noScope, ErrNoScopes) {
+			j.logger.Warn("the job has no scope of its own and stays in the service's cgroup", "reason", noScope)
+		}
 	}
 	group, err := j.Cgroups.Create(id, j.Limits)
 	if err != nil {

@@ -61,7 +61,8 @@ type Settings struct {
 	Limits protocol.Limits
 	// Cgroups is where jobs have their cgroups; nil: they have none.
 	Cgroups *cgroup.Host
-	// StartScope, if set, moves a worker into a scope of its own first: where systemd is init.
+	// StartScope, if set, moves a worker into a scope of its own first: where systemd is init. Its error is ErrNoScopes where jobs
+	// have none as a rule.
 	StartScope func(ctx context.Context, name string, pid int, description string) error
 	// Timeout is how long a job may take; 0 is no limit.
 	Timeout time.Duration
@@ -93,6 +94,9 @@ type Control struct {
 	// to find.
 	Leave <-chan struct{}
 }
+
+// ErrNoScopes says that jobs stay in the service's cgroup, which was told already.
+var ErrNoScopes = errors.New("jobs have no scopes of their own")
 
 // ErrLeft says that a job goes on without us.
 var ErrLeft = errors.New("the job was left to its worker")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/cgroup"
+	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/systemd"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -15,6 +16,8 @@ import (
 const (
 	// trialLimit bounds the trial of a job's cgroups.
 	trialLimit = 20 * time.Second
+	// trialInterval is how long the outcome of a trial holds.
+	trialInterval = time.Minute
 	// trialID stands for the id of a job.
 	trialID = "signalman-trial"
 )
@@ -26,41 +29,71 @@ func (s *Supervisor) openCgroups() {
 	host, err := cgroup.Open(s.dir.InstanceID)
 	if err == nil {
 		j.Cgroups = host
-		err = s.tryCgroups(host)
+		if systemd.Booted() {
+			host.LimitInScopesOnly()
+			j.StartScope = s.startScope
+		}
+		err = s.tryCgroups()
 	}
 	switch {
-	case err == nil:
 	case j.Limits != (protocol.Limits{}):
-		s.Logger.Error("the limits of jobs can't be set; no job is taken", "reason", err)
-		s.AdmissionChecks = append(s.AdmissionChecks, func() error { return fmt.Errorf("the limits of jobs ([limits]) can't be set: %w", err) })
-	default:
-		j.Cgroups, j.StartScope = nil, nil // else they would fail
+		if err != nil {
+			s.Logger.Error("the limits of jobs can't be set; no job is taken", "reason", err)
+		}
+		s.AdmissionChecks = append(s.AdmissionChecks, s.limitsCheck(err))
+	case err != nil:
+		j.Cgroups = nil // else they would fail
 		s.Logger.Warn("jobs have no cgroups; what hides from a dead worker is found by its environment only", "reason", err)
 	}
 }
 
+// limitsCheck tells why no job is to be taken, as the limits can't be set. It tries them again now and then. It isn't safe for
+// concurrent use.
+func (s *Supervisor) limitsCheck(err error) func() error {
+	tried := time.Now()
+	return func() error {
+		if s.Agent.Job.Cgroups != nil && time.Since(tried) >= trialInterval {
+			err = s.tryCgroups()
+			tried = time.Now()
+		}
+		if err != nil {
+			return fmt.Errorf("the limits of jobs ([limits]) can't be set: %w", err)
+		}
+		return nil
+	}
+}
+
 // tryCgroups finds out whether jobs can have scopes, which not all services have the right to, and whether their limits can be set.
-func (s *Supervisor) tryCgroups(host *cgroup.Host) error {
+func (s *Supervisor) tryCgroups() error {
 	j := &s.Agent.Job
 	ctx, cancel := context.WithTimeout(context.Background(), trialLimit)
 	defer cancel()
-	if !systemd.Booted() {
+	if j.StartScope == nil {
 		if j.Limits == (protocol.Limits{}) {
 			return nil
 		}
-		return tryGroup(ctx, host, j.Limits)
+		return tryGroup(ctx, j.Cgroups, j.Limits)
 	}
-	host.LimitInScopesOnly()
-	noScope, err := tryScope(ctx, host, cgroup.ScopeName(s.dir.InstanceID, trialID), j.Limits)
+	noScope, err := tryScope(ctx, j.Cgroups, cgroup.ScopeName(s.dir.InstanceID, trialID), j.Limits)
 	if noScope == nil {
-		j.StartScope = systemd.StartScope
+		s.scopes.Store(true)
 		return err
 	}
-	s.Logger.Warn("jobs have no scopes of their own and stay in the service's cgroup", "reason", noScope)
-	if err := tryGroup(ctx, host, j.Limits); err != nil {
+	if s.scopes.Swap(false) || !s.noScopes.Swap(true) { // said once
+		s.Logger.Warn("jobs have no scopes of their own and stay in the service's cgroup", "reason", noScope)
+	}
+	if err := tryGroup(ctx, j.Cgroups, j.Limits); err != nil {
 		return fmt.Errorf("%w; %w", err, noScope)
 	}
 	return nil
+}
+
+// startScope is job.Settings.StartScope.
+func (s *Supervisor) startScope(ctx context.Context, name string, pid int, description string) error {
+	if !s.scopes.Load() {
+		return job.ErrNoScopes
+	}
+	return systemd.StartScope(ctx, name, pid, description)
 }
 
 // tryScope does with a process of no other use what is done with a job's worker. noScope says that there can be no scope, err that

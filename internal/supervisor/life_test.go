@@ -232,6 +232,7 @@ func TestStartAmongRubble(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(jobs, "broken", "job.json"), []byte(`{"job`), 0o600))
 	require.NoError(t, os.MkdirAll(filepath.Join(jobs, "unborn", "tmp"), 0o700))
 	require.NoError(t, os.MkdirAll(filepath.Join(w.set.StateDir, "agents"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(w.set.StateDir, "instance-id"), []byte("of-before\n"), 0o600))
 	torn := filepath.Join(w.set.StateDir, "agents", ".new-1")
 	require.NoError(t, os.WriteFile(torn, []byte("half a token"), 0o600))
 	for _, id := range []string{"older", "newer"} {

@@ -46,8 +46,19 @@ func OpenStateDir(path string, shared bool) (*StateDir, error) {
 	if err := os.MkdirAll(filepath.Join(path, "agents"), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot use state folder %s (state-dir): %w", path, err)
 	}
-	return lockStateDir(path)
+	_, missing := os.Stat(idFile(path))
+	s, err := lockStateDir(path)
+	if err != nil || missing != nil { // what isn't known to be ours may hold anything
+		return s, err
+	}
+	if err := errors.Join(jobdir.RemoveTorn(path), jobdir.RemoveTorn(filepath.Join(path, "agents"))); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot tidy state folder %s: %w", path, err), s.Close())
+	}
+	return s, nil
 }
+
+// idFile is where a state folder keeps its instance id.
+func idFile(path string) string { return filepath.Join(path, "instance-id") }
 
 // lockStateDir makes this supervisor the owner of a state folder as it is.
 func lockStateDir(path string) (*StateDir, error) {
@@ -58,11 +69,8 @@ func lockStateDir(path string) (*StateDir, error) {
 	case !ok:
 		return nil, fmt.Errorf("cannot use state folder %s: %w; give this one another --state-dir", path, ErrInUse)
 	}
-	if err := errors.Join(jobdir.RemoveTorn(path), jobdir.RemoveTorn(filepath.Join(path, "agents"))); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot tidy state folder %s: %w", path, err), s.Close())
-	}
 	var err error
-	if s.InstanceID, err = instanceID(filepath.Join(path, "instance-id")); err != nil {
+	if s.InstanceID, err = instanceID(idFile(path)); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -73,6 +81,9 @@ func (s *StateDir) Close() error { return s.lock.Unlock() }
 
 // JobsDir is the folder of the job folders.
 func (s *StateDir) JobsDir() string { return filepath.Join(s.Path, "jobs") }
+
+// leftFile is where a supervisor that hands over names the slots that have left for good.
+func (s *StateDir) leftFile() string { return filepath.Join(s.Path, "left.json") }
 
 // AgentFile is where a slot keeps its registration.
 func (s *StateDir) AgentFile(slot int) string {

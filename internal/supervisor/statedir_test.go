@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
+	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -40,6 +42,25 @@ func TestStateDirThatCannotBe(t *testing.T) {
 		_, err = OpenStateDir(dir, false)
 		require.ErrorContains(t, err, "the state folder's id")
 	}
+}
+
+// What isn't a state folder yet, or isn't one at all, is left as it is.
+func TestForeignFolder(t *testing.T) {
+	dir := t.TempDir()
+	theirs := filepath.Join(dir, ".new-theirs")
+	require.NoError(t, os.WriteFile(theirs, nil, 0o600))
+	_, err := ReconcileAlone(t.Context(), dir, job.Settings{}, hclog.NewNullLogger(), true)
+	require.ErrorContains(t, err, "is no supervisor's state folder")
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	assert.Len(t, entries, 1)
+	for range 2 { // from the second time on it is known to be ours
+		require.FileExists(t, theirs)
+		s, err := OpenStateDir(dir, false)
+		require.NoError(t, err)
+		require.NoError(t, s.Close())
+	}
+	assert.NoFileExists(t, theirs)
 }
 
 func TestHomes(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -71,6 +72,9 @@ type Supervisor struct {
 	began   time.Time
 	// changed asks for the manager to be told.
 	changed chan struct{}
+
+	// scopes is set while jobs can have scopes of their own, noScopes once it was said that they can't.
+	scopes, noScopes atomic.Bool
 
 	reconciling sync.Mutex
 	reconciler  *reconcile.Reconciler
@@ -171,7 +175,11 @@ func (s *Supervisor) Run(ctx context.Context) error {
 // makeAgents makes the configured slots, and those that are no longer configured but hold a job: these only see it to its end.
 func (s *Supervisor) makeAgents(unfinished map[int][]*jobdir.Folder) ([]*agent.Agent, error) {
 	var agents []*agent.Agent
+	left := s.takeLeft()
 	for slot := 1; slot <= s.Slots; slot++ {
+		if left[slot] && len(unfinished[slot]) == 0 {
+			continue
+		}
 		settings, err := s.agentSettings(slot)
 		if err != nil {
 			return nil, err
@@ -206,6 +214,7 @@ func (s *Supervisor) runSlots(ctx context.Context, agents []*agent.Agent) (agent
 		mu     sync.Mutex
 		last   agent.Reason
 		failed []error
+		left   []int
 	)
 	for _, a := range agents {
 		wg.Go(func() {
@@ -219,6 +228,9 @@ func (s *Supervisor) runSlots(ctx context.Context, agents []*agent.Agent) (agent
 				failed = append(failed, err)
 				return
 			}
+			if reason != agent.HandedOver {
+				left = append(left, a.Slot)
+			}
 			if last != agent.HandedOver { // else a slot is there still
 				last = reason
 			}
@@ -227,6 +239,9 @@ func (s *Supervisor) runSlots(ctx context.Context, agents []*agent.Agent) (agent
 	wg.Wait()
 	if len(failed) == len(agents) {
 		return "", failed[0]
+	}
+	if last == agent.HandedOver {
+		s.noteLeft(left)
 	}
 	return last, nil
 }

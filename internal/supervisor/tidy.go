@@ -53,21 +53,22 @@ func newReconciler(dir *StateDir, runDir string, settings job.Settings, logger h
 // folder, where the workers are and their environment.
 func ReconcileAlone(ctx context.Context, stateDir string, settings job.Settings, logger hclog.Logger, dryRun bool) (_ []reconcile.Leftover, err error) {
 	path, err := filepath.Abs(stateDir)
-	if err == nil {
-		_, err = os.Stat(path)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot use state folder (state-dir): %w", err)
+	}
+	if _, err := os.Stat(idFile(path)); err != nil {
+		return nil, fmt.Errorf("%s is no supervisor's state folder (state-dir): %w", path, err)
 	}
 	dir, err := lockStateDir(path) // which may have running jobs: nothing of it is changed
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
-	runDir, err := makeRunDir(path)
+	runDir, err := os.MkdirTemp(TempDir(), "signalman-") // for the sockets of those that are asked
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot make a folder for sockets: %w", err)
 	}
+	defer func() { err = errors.Join(err, os.RemoveAll(runDir)) }()
 	if settings.Cgroups, err = cgroup.Open(dir.InstanceID); err == nil {
 		defer settings.Cgroups.Close()
 	}

@@ -30,7 +30,6 @@ func (s *Supervisor) Upgrade(ctx context.Context) (version string, err error) {
 		return version, nil
 	}
 	s.upgrading = false
-	s.Logger.Error("the upgrade was refused; nothing has changed", "reason", err)
 	return "", err
 }
 

@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -117,6 +119,34 @@ func TestHandOverOfARunningJob(t *testing.T) {
 	done := w.run(s)
 	w.passed(id)
 	w.leaves(s, done)
+}
+
+// A slot that has left for good doesn't come back with the next version, but does with the next start.
+func TestSlotsThatHaveLeftStayAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	w.set.CheckUpgrade = passes
+	here := func(n int) func([]hubtest.Agent) bool {
+		return func(a []hubtest.Agent) bool {
+			return len(a) == n && !slices.ContainsFunc(a, func(a hubtest.Agent) bool { return a.LastSync.IsZero() })
+		}
+	}
+	s, err := Open(w.set)
+	require.NoError(t, err)
+	done := w.run(s)
+	require.NoError(t, w.hub.WaitAgents(w.ctx(), here(2)))
+	require.True(t, w.hub.RequestShutdown("host-2"))
+	require.NoError(t, w.hub.WaitAgents(w.ctx(), here(1)))
+	require.Eventually(t, func() bool { return s.Status().Slots[1].State == "left" }, patience, 5*time.Millisecond)
+	w.handOver(s, done)
+	for _, slots := range []int{1, 2} {
+		s, err = Open(w.set)
+		require.NoError(t, err)
+		done = w.run(s)
+		require.NoError(t, w.hub.WaitAgents(w.ctx(), here(slots)))
+		require.Eventually(t, func() bool { return len(s.Status().Slots) == slots }, patience, 5*time.Millisecond)
+		w.leaves(s, done)
+	}
 }
 
 // What the check refuses changes nothing, and a supervisor on its way out isn't upgraded.
