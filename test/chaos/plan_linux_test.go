@@ -70,10 +70,10 @@ func (p *planner) plan(job int, id string) plan {
 	always, onPass, onFail := p.epilogue(), p.epilogue(), p.epilogue()
 
 	out := plan{id: id, result: hub.ResultPassed}
-	if p.rng.IntN(12) == 0 {
+	if p.rng.IntN(6) == 0 {
 		out.stop, out.stopQueued = true, p.rng.IntN(4) == 0
 	}
-	out.stopAfter = time.Duration(p.rng.IntN(4000)) * time.Millisecond
+	out.stopAfter = time.Duration(p.rng.IntN(1500)) * time.Millisecond
 	list := expectList(commands)
 	var checked *section
 	switch code := list[len(list)-1].code; code {
