@@ -72,7 +72,7 @@ type Limits struct {
 	Alone, AloneWithJob time.Duration
 	// Farewell is how long after the grace period an interrupted slot leaves if the hub doesn't answer: 1 minute.
 	Farewell time.Duration
-	// Fetch is how long a job request is asked for: 5 minutes. Garbled is the same while what comes is no JSON or 404, which may
+	// Fetch is how long a job request is asked for: 5 minutes. Garbled is the same while what comes is no job request or 404, which may
 	// be something on the way to the hub, but is more likely the hub itself: 15 seconds.
 	Fetch, Garbled time.Duration
 	// Refused is how long a slot that isn't admitted keeps its registration without a sync: 2 minutes, of the hub's 3. Look is

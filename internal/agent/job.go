@@ -130,20 +130,28 @@ func (a *Agent) request(ctx context.Context, c *current, accessToken string) ([]
 		case <-ctx.Done():
 		}
 	}()
-	var odd time.Time // the first of an unbroken row of answers that can't be mended by asking again, if they are the hub's own
+	// odd is the first of an unbroken row of answers that asking again can't mend, if they are the hub's own.
+	var odd time.Time
 	raw, err := backoff.Retry(pauses, func() ([]byte, error) {
 		if pauses.Err() != nil {
 			return nil, backoff.Permanent(context.Cause(pauses))
 		}
 		raw, err := a.Hub.GetJob(ctx, accessToken, c.folder.ID())
 		_, garbled := errors.AsType[*hub.AnswerError](err)
+		strange := err == nil && !request.LooksLikeOne(raw)
 		switch {
-		case !garbled && !hub.NotFound(err):
+		case !garbled && !strange && !hub.NotFound(err):
 			odd = time.Time{}
 		case odd.IsZero():
 			odd = time.Now()
 		case time.Since(odd) > a.Limits.Garbled:
+			if strange { // the job's log will say what is wrong with it
+				return raw, nil
+			}
 			return nil, backoff.Permanent(err)
+		}
+		if strange {
+			return nil, errors.New("the answer is no job request")
 		}
 		return raw, err
 	}, backoff.WithMaxElapsedTime(a.Limits.Fetch))

@@ -74,6 +74,17 @@ type (
 	}
 )
 
+// LooksLikeOne tells an answer that may be a job request from something else in JSON, as a proxy may answer: it is an object with at
+// least one of the fields that every hub sends.
+func LooksLikeOne(raw []byte) bool {
+	var fields struct {
+		JobID    json.RawMessage `json:"job_id"`
+		Commands json.RawMessage `json:"commands"`
+		Logger   json.RawMessage `json:"logger"`
+	}
+	return json.Unmarshal(raw, &fields) == nil && (fields.JobID != nil || fields.Commands != nil || fields.Logger != nil)
+}
+
 // Parse reads the request of the job with this id. Whatever is wrong with the rest, the logger is returned if it can be
 // read, so that the job's log can say what is. The error is one line that names the field.
 func Parse(raw []byte, jobID string) (*Request, Logger, error) {

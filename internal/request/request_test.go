@@ -16,6 +16,15 @@ import (
 
 func b64(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
+func TestLooksLikeOne(t *testing.T) {
+	for raw, want := range map[string]bool{
+		`{"job_id": "x"}`: true, `{"job_id": 5}`: true, `{"commands": []}`: true, `{"logger": {}}`: true, `{"commands": null, "x": 1}`: true,
+		`null`: false, `[]`: false, `5`: false, `{}`: false, `{"error": "busy"}`: false, `<html>`: false, ``: false,
+	} {
+		assert.Equal(t, want, LooksLikeOne([]byte(raw)), raw)
+	}
+}
+
 func TestParse(t *testing.T) {
 	raw := `{
 		"job_id": "j-1", "job_name": "build", "executor": "dockercompose", "unknown": {"x": [1]},

@@ -88,22 +88,26 @@ func TestRequestsThatCantBeRun(t *testing.T) {
 	assert.NotContains(t, s.Log.String(), "panic")
 }
 
-// Where not even the log's address can be read, the agent's own log says why the job failed.
+// Where not even the log's address can be read, the agent's own log says why the job failed. What is no object may come from
+// something on the way to the hub, and is asked for again for a while.
 func TestRequestsWithoutALog(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, hubtest.Options{})
-	s := h.start()
+	h := newHost(t, hubtest.Options{}, "--concurrency", "6")
 	ran := h.path("ran")
-	for i, c := range []struct{ payload, line string }{
+	cases := []struct{ payload, line string }{
 		{`null`, "the job request is null"},
 		{`[]`, "the job request is not a JSON object"},
 		{`"text"`, "the job request is not a JSON object"},
 		{`7`, "the job request is not a JSON object"},
 		{`{"logger": "here", "commands": [{"directive": "touch ` + ran + `"}]}`, "logger of the job request: it is a text where an object belongs"},
 		{`{"logger": {"url": 1}, "commands": [{"directive": "touch ` + ran + `"}]}`, "logger of the job request: url is a number where a text belongs"},
-	} {
+	}
+	for i, c := range cases {
+		require.NoError(t, h.hub.SubmitRaw(fmt.Sprintf("without-a-log-%d", i), []byte(c.payload)))
+	}
+	s := h.start()
+	for i, c := range cases {
 		id := fmt.Sprintf("without-a-log-%d", i)
-		require.NoError(t, h.hub.SubmitRaw(id, []byte(c.payload)))
 		job := h.finished(id)
 		assert.Equal(t, hub.ResultFailed, job.Result, c.payload)
 		assert.Equal(t, hubtest.EndedByAgent, job.EndedBy, c.payload)

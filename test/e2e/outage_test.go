@@ -64,6 +64,8 @@ func TestHubThatAnswersNonsense(t *testing.T) {
 		{Endpoint: hubtest.Register, Status: 200, Body: "<html>"},
 		{Endpoint: hubtest.GetJob},
 		{Endpoint: hubtest.GetJob, Status: 200, Body: "<html>Just a moment</html>"},
+		{Endpoint: hubtest.GetJob, Status: 200, Body: "[]"},
+		{Endpoint: hubtest.GetJob, Status: 200, Body: `{"error": "busy"}`},
 		{Endpoint: hubtest.GetJob, Status: 404}, // an ingress answers so as well
 		{Endpoint: hubtest.Logs},
 		{Endpoint: hubtest.Logs, Status: 404},
@@ -81,14 +83,14 @@ func TestHubThatAnswersNonsense(t *testing.T) {
 	id := h.submit(hubtest.Request{
 		Env: []hubtest.EnvVar{{Name: "SECRET", Value: "kept"}}, Commands: []string{"echo $SECRET", h.untilFile("gate"), "echo after"},
 	})
-	for _, rule := range rules[:11] {
+	for _, rule := range rules[:13] {
 		require.NoError(t, rule.WaitHits(h.ctx(), 1))
 	}
 	h.output(id, "kept\n")
 	h.write("gate", "")
 	assert.Equal(t, hub.ResultPassed, h.finished(id).Result)
 	h.delivered(id)
-	require.NoError(t, rules[12].WaitHits(h.ctx(), 1))
+	require.NoError(t, rules[14].WaitHits(h.ctx(), 1))
 	// The answer to the result was lost: it is sent again, and the slot goes on.
 	next := h.submit(hubtest.Request{Commands: []string{"echo next"}})
 	assert.Equal(t, hub.ResultPassed, h.finished(next).Result)
