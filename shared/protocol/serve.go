@@ -40,7 +40,7 @@ func Serve(executor Executor) {
 	})
 	srv := newServer(executor, logger)
 
-	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
+	catch(syscall.SIGPIPE, syscall.SIGHUP)
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(stop)
@@ -59,6 +59,12 @@ func Serve(executor Executor) {
 	}()
 
 	srv.untilOver(stop, ended, limits{idle: idleLimit, orphan: orphanLimit, farewell: farewellLimit, linger: lingerLimit})
+}
+
+// catch keeps signals from ending this process, for good. What it starts is born with their usual effect, also where this process was
+// started with one of them ignored: a program hands on what it ignores, but not what it catches.
+func catch(signals ...os.Signal) {
+	signal.Notify(make(chan os.Signal, 1), signals...) // nobody needs to read it
 }
 
 // restoreOutput gives what lets Go code print to a file for good. go-plugin puts pipes in the place of os.Stdout and os.Stderr right
