@@ -1,6 +1,7 @@
 // Package jobdir is a job's folder on disk, as the supervisor keeps it: <state-dir>/jobs/<job id>/.
 //
-//	job.json       slot, worker, acknowledged index, outcome: written by the supervisor
+//	job.json       slot, worker, outcome: written by the supervisor, whole and for good
+//	acked.json     acknowledged index: written by the supervisor with every batch, older after a power loss
 //	request.json   the job request without the log's token; goes at the job's end
 //	events.jsonl   the event log (package eventlog), written by the worker while it lives
 //	worker.log     what the worker says on its standard error
@@ -40,7 +41,8 @@ type State struct {
 	// Timeout is how long the job may take, and Deadline when that is over; 0 is no limit.
 	Timeout  time.Duration `json:"timeout,omitempty"`
 	Deadline time.Time     `json:"deadline,omitzero"`
-	// Acked is how many events the hub has for certain, and AckedOffset where the next one starts in the event log.
+	// Acked is how many events the hub has for certain, and AckedOffset where the next one starts in the event log. It grows
+	// only, and is what Note is for, with the fields of the next two.
 	Acked       int64 `json:"acked"`
 	AckedOffset int64 `json:"acked_offset"`
 	// LostTo is the index after the last event of a request to the log service that is under way from Acked; 0 if none is.
@@ -141,7 +143,17 @@ func (f *Folder) make() error {
 	if err := os.Mkdir(f.TempPath(), 0o700); err != nil {
 		return err
 	}
-	return f.Update(func(*State) {})
+	if err := f.Update(func(*State) {}); err != nil {
+		return err
+	}
+	if err := syncFolder(filepath.Dir(f.path)); err != nil {
+		return err
+	}
+	content, err := ackedContent(f.state)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(f.ackedPath(), content, 0o600) // it has its place then, also on a full disk
 }
 
 // Open reads a job's folder.
@@ -154,6 +166,7 @@ func Open(path string) (*Folder, error) {
 	if err := json.Unmarshal(raw, &f.state); err != nil {
 		return nil, fmt.Errorf("cannot read job folder %s: job.json: %w", path, err)
 	}
+	f.readAcked()
 	if folderName(f.state.JobID) != filepath.Base(path) {
 		return nil, fmt.Errorf("cannot read job folder %s: job.json is of job %.200q", path, f.state.JobID)
 	}
@@ -175,12 +188,7 @@ func (f *Folder) State() State {
 
 // Update changes job.json, as a whole or not at all, and for good: also if the host loses its power. On a full disk it goes
 // on working.
-func (f *Folder) Update(change func(*State)) error { return f.update(change, WriteFile) }
-
-// Note is Update for what may be an older state after a power loss, and changes often: how much the hub has of the log.
-func (f *Folder) Note(change func(*State)) error { return f.update(change, replaceFile) }
-
-func (f *Folder) update(change func(*State), write func(string, []byte) error) error {
+func (f *Folder) Update(change func(*State)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	next := f.state
@@ -191,7 +199,7 @@ func (f *Folder) update(change func(*State), write func(string, []byte) error) e
 	}
 	path := filepath.Join(f.path, "job.json")
 	raw = padded(raw, stateSize)
-	if err := write(path, raw); err != nil && overwrite(path, raw) != nil {
+	if err := WriteFile(path, raw); err != nil && overwrite(path, raw, (*os.File).Sync) != nil {
 		return err
 	}
 	f.state = next
@@ -211,8 +219,8 @@ func padded(raw []byte, size int) []byte {
 }
 
 // overwrite changes a file where it is, without taking more space: by one write within a block, which no end of this process
-// can cut in two. It is for when there is no room for a new file. Content that is longer than what is there is refused.
-func overwrite(path string, content []byte) error {
+// can cut in two; a loss of power can. Content that is longer than what is there is refused.
+func overwrite(path string, content []byte, sync func(*os.File) error) error {
 	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -228,7 +236,7 @@ func overwrite(path string, content []byte) error {
 	if _, err := file.WriteAt(padded(content, int(info.Size())), 0); err != nil {
 		return err
 	}
-	return file.Sync()
+	return sync(file)
 }
 
 // EventsPath is the event log.
@@ -366,46 +374,37 @@ func ignoreMissing(err error) error {
 }
 
 // WriteFile writes a file of mode 0600 as a whole or not at all, and for good: a reader sees the old content or the new, also
-// after a power loss.
+// after a power loss. The content is on the disk before the name is: a file system may keep them in the other order.
 func WriteFile(path string, content []byte) error {
-	if err := writeFile(path, content, (*os.File).Sync); err != nil {
-		return err
-	}
-	if runtime.GOOS == "windows" { // it has no handles of folders to sync
-		return nil
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
-	defer dir.Close()
-	if err := dir.Sync(); err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
-	return nil
-}
-
-// replaceFile is WriteFile but for power losses, which it doesn't wait out the disk for.
-func replaceFile(path string, content []byte) error {
-	return writeFile(path, content, func(*os.File) error { return nil })
-}
-
-func writeFile(path string, content []byte, sync func(*os.File) error) (err error) {
 	tmp, err := os.CreateTemp(filepath.Dir(path), tornPrefix+"*")
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("cannot write %s: %w", path, errors.Join(err, ignoreMissing(os.Remove(tmp.Name()))))
-		}
-	}()
 	_, err = tmp.Write(content)
 	if err == nil {
-		err = sync(tmp)
+		err = tmp.Sync()
 	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
+	if err = errors.Join(err, tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), path)
 	}
-	return os.Rename(tmp.Name(), path)
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, errors.Join(err, ignoreMissing(os.Remove(tmp.Name()))))
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// syncFolder makes the names in a folder last.
+func syncFolder(path string) error {
+	if runtime.GOOS == "windows" { // it has no handles of folders to sync
+		return nil
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("cannot sync %s: %w", path, err)
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return fmt.Errorf("cannot sync %s: %w", path, err)
+	}
+	return nil
 }

@@ -63,7 +63,7 @@ func TestFolderIsAllThatASupervisorNeeds(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, fs.FileMode(0o600), info.Mode(), name)
 	}
-	assert.Equal(t, []string{"job.json", "request.json", "tmp"}, names(t, filepath.Join(jobs, "a-job")), "no temporary files are left")
+	assert.Equal(t, []string{"acked.json", "job.json", "request.json", "tmp"}, names(t, filepath.Join(jobs, "a-job")), "no temporary files are left")
 }
 
 func TestRequestThatWasNotHad(t *testing.T) {
@@ -264,7 +264,7 @@ func TestUnborn(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(path, "tmp"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(path, ".new-1"), []byte("{"), 0o600))
 	require.True(t, Unborn(path))
-	for _, name := range []string{"job.json", "request.json", "events.jsonl", "a-stranger's"} {
+	for _, name := range []string{"job.json", "acked.json", "request.json", "events.jsonl", "a-stranger's"} {
 		require.NoError(t, os.WriteFile(filepath.Join(path, name), nil, 0o600))
 		require.False(t, Unborn(path), name)
 		require.NoError(t, os.Remove(filepath.Join(path, name)))
@@ -279,7 +279,7 @@ func TestSetAside(t *testing.T) {
 		require.NoError(t, os.WriteFile(f.EventsPath(), []byte("log"), 0o600))
 		aside, err := SetAside(filepath.Join(jobs, "x"))
 		require.NoError(t, err)
-		assert.Equal(t, []string{"events.jsonl", "job.json"}, names(t, aside), "no secrets are kept")
+		assert.Equal(t, []string{"acked.json", "events.jsonl", "job.json"}, names(t, aside), "no secrets are kept")
 	}
 	assert.Equal(t, []string{"x.broken"}, names(t, jobs))
 	_, err := SetAside(filepath.Join(jobs, "none"))
@@ -294,7 +294,7 @@ func TestFinishRemovesSecrets(t *testing.T) {
 	// What a supervisor leaves that dies over a file.
 	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(f.EventsPath()), ".new-1"), []byte("half a secret"), 0o600))
 	require.NoError(t, f.Finish())
-	assert.Equal(t, []string{"events.jsonl", "job.json"}, names(t, filepath.Dir(f.EventsPath())))
+	assert.Equal(t, []string{"acked.json", "events.jsonl", "job.json"}, names(t, filepath.Dir(f.EventsPath())))
 	assert.WithinDuration(t, time.Now(), f.State().Done, time.Hour)
 	require.NoError(t, f.Finish(), "it can be repeated")
 }

@@ -26,7 +26,13 @@ import (
 	pb "github.com/signalman-ci/signalman/shared/protocol/internal/executorv1"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(Handshake.MagicCookieKey) == Handshake.MagicCookieValue { // a test has started this binary as a worker
+		serveAsWorker()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is how long a test waits for anything.
 const patience = time.Minute

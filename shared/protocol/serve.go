@@ -1,9 +1,11 @@
 package protocol
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,17 +31,20 @@ const (
 // worker's job is over, when no job came for two minutes, or when the supervisor ends the worker. Started by hand
 // instead of by a supervisor, the process says so and exits with status 1.
 //
-// SIGTERM and SIGINT stop the job in good order, or end a worker that has none; the lack of a supervisor for 15 minutes stops it too. The loss of the supervisor, of its end of stderr or of a terminal does nothing.
+// SIGTERM and SIGINT stop the job in good order, or end a worker that has none; the lack of a supervisor for 15 minutes stops it
+// too. The loss of the supervisor, of its end of stderr or of a terminal does nothing. What the executor prints to os.Stdout and
+// os.Stderr goes to the process's standard error, which a supervisor makes the file worker.log.
 func Serve(executor Executor) {
 	logger := hclog.New(&hclog.LoggerOptions{
 		Name: "worker-" + executor.Describe().Name, Output: os.Stderr, Level: hclog.Info,
 	})
 	srv := newServer(executor, logger)
 
-	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
+	catch(syscall.SIGPIPE, syscall.SIGHUP)
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(stop)
+	restore := restoreOutput(os.Stderr)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -47,13 +52,40 @@ func Serve(executor Executor) {
 			HandshakeConfig:  Handshake,
 			VersionedPlugins: map[int]plugin.PluginSet{Version: {PluginName: &grpcPlugin{srv: srv}}},
 			GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
-				return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(MaxMessageBytes))...)
+				return grpc.NewServer(append(append(opts, grpc.MaxRecvMsgSize(MaxMessageBytes)), atFirstCall(restore)...)...)
 			},
 			Logger: logger,
 		})
 	}()
 
 	srv.untilOver(stop, ended, limits{idle: idleLimit, orphan: orphanLimit, farewell: farewellLimit, linger: lingerLimit})
+}
+
+// catch keeps signals from ending this process, for good. What it starts is born with their usual effect, also where this process was
+// started with one of them ignored: a program hands on what it ignores, but not what it catches.
+func catch(signals ...os.Signal) {
+	signal.Notify(make(chan os.Signal, 1), signals...) // nobody needs to read it
+}
+
+// restoreOutput gives what lets Go code print to a file for good. go-plugin puts pipes in the place of os.Stdout and os.Stderr right
+// before it serves, and only a host that is connected drains them: who prints more than they hold while there is none would stand still. Standard
+// output as it was is no better, a pipe of the host's that has no reader once that has gone.
+func restoreOutput(to *os.File) func() {
+	return sync.OnceFunc(func() { os.Stdout, os.Stderr = to, to })
+}
+
+// atFirstCall are options that make a server do something before it answers the first call of any kind.
+func atFirstCall(do func()) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+			do()
+			return next(ctx, req)
+		}),
+		grpc.ChainStreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			do()
+			return next(srv, stream)
+		}),
+	}
 }
 
 // limits are how long a worker waits, and for what.

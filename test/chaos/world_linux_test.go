@@ -341,7 +341,7 @@ func (w *world) mayStay(path string, e fs.DirEntry, jobs []string) bool {
 		return e.IsDir() // of files that jobs have brought, the folders stay
 	case within("state", "jobs") && len(parts) >= 4:
 		return slices.Contains(jobs, parts[2]) && len(parts) == 4 &&
-			slices.Contains([]string{"job.json", "events.jsonl", "events.jsonl.idx", "worker.log"}, parts[3])
+			slices.Contains([]string{"job.json", "acked.json", "events.jsonl", "events.jsonl.idx", "events.jsonl.sessions", "worker.log"}, parts[3])
 	case within("state", "jobs") && len(parts) == 3:
 		return slices.Contains(jobs, parts[2])
 	default:

@@ -153,7 +153,12 @@ type supervisor struct {
 // start starts the host's supervisor; the test's end kills it if nothing else has ended it.
 func (h *host) start(more ...string) *supervisor {
 	h.t.Helper()
-	cmd := exec.Command(filepath.Join(h.bin, "supervisor"), append(h.args, more...)...)
+	return h.startBy(exec.Command(filepath.Join(h.bin, "supervisor"), append(h.args, more...)...))
+}
+
+// startBy is start by a command of the test's own, which becomes the supervisor.
+func (h *host) startBy(cmd *exec.Cmd) *supervisor {
+	h.t.Helper()
 	cmd.Env, cmd.Dir = h.env, h.dir
 	p, err := harness.Start(cmd)
 	require.NoError(h.t, err)

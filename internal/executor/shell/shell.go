@@ -1,8 +1,8 @@
 // Package shell is the executor for jobs that run on the host itself, in a login shell.
 //
 // All that a job starts is a descendant of the worker, which is the reaper of its orphans, and carries a mark in its
-// environment by which it is found after the worker's death. Where the supervisor gives the job cgroups, all of it is in
-// them from its birth.
+// environment by which it is found after the worker's death, or by the session of the shell that it is in. Where the supervisor
+// gives the job cgroups, all of it is in them from its birth.
 package shell
 
 import (
@@ -78,7 +78,7 @@ func (executor) Prepare(_ context.Context, job *protocol.Job, settings *protocol
 	}
 	return &environment{
 		jobID: job.ID, tree: tree, owner: owner, home: home, scripts: scripts, grace: settings.StopGrace,
-		cgroups: settings.Cgroups, limits: settings.Limits,
+		cgroups: settings.Cgroups, limits: settings.Limits, sessions: sessionsPath(settings),
 		env: shellEnv(settings, owner, home, mark(settings.InstanceID, job.ID)),
 	}, nil
 }
@@ -99,7 +99,7 @@ func (executor) List(_ context.Context, instanceID string) ([]protocol.Leftover,
 
 func (executor) Cleanup(ctx context.Context, job *protocol.Job, settings *protocol.Settings) error {
 	err := process.EndMarked(ctx, leftoverGrace, markVariable, mark(settings.InstanceID, job.ID))
-	err = errors.Join(err, killAll(ctx, settings.Cgroups)) // what has dropped its environment
+	err = errors.Join(err, endSessions(ctx, sessionsPath(settings)), killAll(ctx, settings.Cgroups)) // what has dropped its environment
 	if len(job.Files) == 0 {
 		return err
 	}
@@ -139,6 +139,8 @@ type environment struct {
 	grace   time.Duration
 	cgroups []string
 	limits  protocol.Limits
+	// sessions is the file with those that the job's shells lead.
+	sessions string
 	// leader is the pid of the shell that is open, 0 before the first: Stop comes while OpenShell runs.
 	leader atomic.Int64
 	// injected are the files that go with the job.
@@ -154,6 +156,8 @@ func (e *environment) OpenShell(ctx context.Context) (protocol.Shell, error) {
 				return err
 			}
 			e.leader.Store(int64(cmd.Process.Pid)) // known before it runs a user's profile
+			// On a full disk the job goes on; only what drops its mark and outlives the worker would not be found.
+			_ = noteSession(e.sessions, cmd.Process.Pid)
 			return nil
 		},
 	})
@@ -177,6 +181,9 @@ func (e *environment) Stop(ctx context.Context) error { return e.end(ctx, e.grac
 
 func (e *environment) Close(ctx context.Context) error {
 	err := e.end(ctx, min(e.grace, leftoverGrace))
+	if err == nil {
+		err = forgetSessions(e.sessions)
+	}
 	err = errors.Join(err, e.owner.remove(ctx, e.tree.Start, e.injected))
 	e.tree.Close()
 	return errors.Join(err, os.RemoveAll(e.scripts))

@@ -5,6 +5,7 @@ package shell
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -24,7 +25,15 @@ import (
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(asHost); dir != "" { // a test has started this binary as a worker
+		if err := beHost(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // An environment ends all that descends from this process: none of these tests runs in parallel.
 

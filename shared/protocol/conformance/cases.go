@@ -21,6 +21,7 @@ func Cases() []Case {
 		{"files", "files arrive byte by byte with their mode, at absolute, home (~/) and relative paths", files},
 		{"shell-state", "all commands run in one shell: the folder, variables, functions and options last", shellState},
 		{"terminal", "standard output is a terminal, and reading standard input ends at once", terminal},
+		{"signals", "commands start with no signal ignored: a broken pipe ends the program that writes to it, and a hangup any", signals},
 		{"output", `output is valid UTF-8: "\r\n" becomes "\n", a sequence is never cut, other bytes become U+FFFD`, output},
 		{"secrets", `a value marked secret, and each long line of one, is "***" in the log: across writes, and in directives too`, secrets},
 		{"background", "a background child that keeps the terminal open doesn't hold its command, and ends with the job", background},

@@ -183,6 +183,20 @@ func terminal(ctx context.Context, b *bench) error {
 	)
 }
 
+func signals(ctx context.Context, b *bench) error {
+	const pipe = "yes | head -n 1"
+	const hangup = "{ sh -c 'kill -HUP $$; echo alive'; echo $?; } 2>/dev/null" // without the words that a shell has for a death
+	r, err := b.run(ctx, b.job(pipe, hangup))
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		r.wants(protocol.Passed, pipe, hangup, exportDirective),
+		r.printed(pipe, "y\n", 0),
+		r.printed(hangup, "129\n", 0),
+	)
+}
+
 func output(ctx context.Context, b *bench) error {
 	job := b.job()
 	job.Commands = []protocol.Command{

@@ -47,6 +47,7 @@ func TestNaiveWorker(t *testing.T) {
 		"files":           `the mode of "$HOME/relative/all bytes" is`,
 		"shell-state":     `the output of the section "echo \"$EXPORTED`,
 		"terminal":        `the job's result is "failed", not "passed"`,
+		"signals":         "",
 		"output":          "",
 		"secrets":         "",
 		"hooks":           `the output of the section "echo $FROM_HOOK" is`,
