@@ -130,12 +130,21 @@ func (r *Reconciler) ofExecutors(ctx context.Context) []Leftover {
 		for _, l := range left {
 			found = append(found, Leftover{JobID: l.JobID, Of: name, What: l.What, remove: func(ctx context.Context) error {
 				return r.withWorker(ctx, name, func(w *pluginhost.Worker) error {
-					return w.Cleanup(ctx, &protocol.Job{ID: l.JobID}, &protocol.Settings{InstanceID: r.InstanceID})
+					return w.Cleanup(ctx, &protocol.Job{ID: l.JobID}, &protocol.Settings{InstanceID: r.InstanceID, LogPath: r.logPath(l.JobID)})
 				})
 			}})
 		}
 	}
 	return found
+}
+
+// logPath is where a job had its log, and its executor what belongs to it; "" if its folder is gone.
+func (r *Reconciler) logPath(jobID string) string {
+	f, err := jobdir.Open(filepath.Join(r.JobsDir, jobID))
+	if err != nil {
+		return ""
+	}
+	return f.EventsPath()
 }
 
 func (r *Reconciler) list(ctx context.Context, executor string) (left []protocol.Leftover, err error) {
