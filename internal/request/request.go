@@ -108,6 +108,9 @@ func Parse(raw []byte, jobID string) (*Request, Logger, error) {
 			return nil, logger, replaced(at)
 		}
 	}
+	if !LooksLikeOne(raw) {
+		return nil, logger, errors.New("the job request has neither job_id nor commands nor logger: it is something else's answer")
+	}
 	req.Logger = logger
 	return req, logger, nil
 }

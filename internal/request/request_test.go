@@ -72,6 +72,14 @@ func TestParse(t *testing.T) {
 }
 
 // Any field may be missing or null.
+// An object from somewhere else must not pass as a job that has nothing to do.
+func TestParseOfSomethingElse(t *testing.T) {
+	for _, raw := range []string{`{}`, `{"error":"not now"}`} {
+		_, _, err := Parse([]byte(raw), "j")
+		require.ErrorContains(t, err, "it is something else's answer")
+	}
+}
+
 func TestParseOfLittle(t *testing.T) {
 	want := &Request{Executor: "shell", Job: &protocol.Job{ID: "j"}}
 	nulls := map[string]any{}
@@ -84,9 +92,9 @@ func TestParseOfLittle(t *testing.T) {
 	allNull, err := json.Marshal(nulls)
 	require.NoError(t, err)
 	for _, raw := range []string{
-		`{}`, ` {"job_id":""} `, string(allNull),
+		` {"job_id":""} `, string(allNull),
 		`{"compose":{}, "commands":[], "logger":{}}`,
-		`{"compose":{"containers":null,"image_pull_credentials":null,"host_setup_commands":[]}}`,
+		`{"commands":null,"compose":{"containers":null,"image_pull_credentials":null,"host_setup_commands":[]}}`,
 		`{"logger":{"method":null,"url":null,"token":null,"max_size_in_bytes":null}}`,
 	} {
 		req, logger, err := Parse([]byte(raw), "j")
