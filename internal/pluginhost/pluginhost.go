@@ -99,7 +99,10 @@ func Start(l Launch) (*Worker, error) {
 	id, err := process.Identify(p.pid)
 	if err != nil {
 		w.Kill()
-		return nil, fmt.Errorf("cannot start worker %s: it ended right after its handshake", l.Path)
+		if errors.Is(err, os.ErrProcessDone) || errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("cannot start worker %s: it ended right after its handshake", l.Path)
+		}
+		return nil, fmt.Errorf("cannot start worker %s: its process can't be identified: %w", l.Path, err)
 	}
 	at := client.ReattachConfig()
 	w.addr = Address{Process: id, Network: at.Addr.Network(), Socket: at.Addr.String(), Protocol: client.NegotiatedVersion()}
@@ -116,7 +119,9 @@ func Attach(addr Address, logger hclog.Logger) (*Worker, error) {
 	if !addr.Process.Alive() {
 		addr.removeSocket()
 		// Only after an upgrade in place it is a child that waits to be collected.
-		status, _ := process.Wait(addr.Process, nil)
+		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
+		defer cancel()
+		status, _ := process.Wait(ctx, addr.Process)
 		return nil, &GoneError{status}
 	}
 	sock, err := netAddr(addr.Network, addr.Socket)
@@ -283,25 +288,20 @@ func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 type attached struct{ *proc }
 
 func (r *attached) Wait(ctx context.Context) error {
-	status, err := process.Wait(r.id, ctx.Done())
-	if ctx.Err() == nil {
+	status, err := process.Wait(ctx, r.id)
+	if err == nil { // else only the wait has ended
 		r.finish(status)
 	}
 	return err
 }
 
-func (r *attached) Kill(context.Context) error {
-	if !r.id.Alive() {
+func (r *attached) Kill(ctx context.Context) error {
+	select {
+	case <-r.ended:
 		return nil
+	default:
+		return process.Kill(ctx, r.id)
 	}
-	p, err := os.FindProcess(r.pid)
-	if err != nil {
-		return err
-	}
-	if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	return nil
 }
 
 func netAddr(network, addr string) (net.Addr, error) {
@@ -404,10 +404,8 @@ func firstLine(text string) string {
 
 // End kills a worker's process that can't be talked to, if that very process still runs, and waits for its end.
 func End(addr Address) {
-	id := addr.Process
-	p := &attached{proc: &proc{pid: id.PID, id: id}}
-	if p.Kill(context.Background()) == nil {
-		_, _ = process.Wait(id, nil)
+	if process.Kill(context.Background(), addr.Process) == nil {
+		_, _ = process.Wait(context.Background(), addr.Process)
 	}
 	addr.removeSocket()
 }
