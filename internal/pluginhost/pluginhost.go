@@ -2,6 +2,7 @@
 package pluginhost
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -28,6 +29,10 @@ import (
 
 // handshakeLimit is how long a worker may take from its start to its handshake.
 const handshakeLimit = 30 * time.Second
+
+// closingLimit is how long a worker may take to end that has closed its standard output without a handshake: one that dies does
+// so just before.
+const closingLimit = 2 * time.Second
 
 // dialLimit is how long a worker on this host may take to accept a connection.
 const dialLimit = 10 * time.Second
@@ -239,15 +244,17 @@ func (p *proc) HostToPlugin(network, addr string) (string, string, error) { retu
 type launched struct {
 	*proc
 	cmd    *exec.Cmd
-	stdout io.ReadCloser
-	killed atomic.Bool
+	stdout *stdout
+	killed atomic.Bool // by us, while it ran
+	mute   atomic.Bool // it was killed when it had closed its standard output without a line
 }
 
 func (r *launched) Start(context.Context) error {
-	var err error
-	if r.stdout, err = r.cmd.StdoutPipe(); err != nil {
+	pipe, err := r.cmd.StdoutPipe()
+	if err != nil {
 		return err
 	}
+	r.stdout = &stdout{ReadCloser: pipe}
 	if err := r.cmd.Start(); err != nil {
 		return err
 	}
@@ -265,6 +272,20 @@ func (r *launched) Kill(context.Context) error {
 	if r.cmd == nil || r.cmd.Process == nil { // it could not be started
 		return errors.New("the process was never started")
 	}
+	if !r.killed.Load() && r.stdout.closed.Load() && !r.stdout.line.Load() {
+		t := time.NewTimer(closingLimit) // how it ends by itself is what is to be told
+		defer t.Stop()
+		select {
+		case <-r.ended:
+		case <-t.C:
+			r.mute.Store(true)
+		}
+	}
+	select {
+	case <-r.ended:
+		return nil
+	default:
+	}
 	r.killed.Store(true)
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -279,6 +300,24 @@ func (r *launched) Stderr() io.ReadCloser { return io.NopCloser(eof{}) } // it g
 func (r *launched) Name() string { return r.cmd.Path }
 
 func (r *launched) Diagnose(context.Context) string { return "" }
+
+// stdout notes what a worker says for go-plugin to read.
+type stdout struct {
+	io.ReadCloser
+	line   atomic.Bool // a whole line has come
+	closed atomic.Bool // nothing will come any more
+}
+
+func (s *stdout) Read(b []byte) (int, error) {
+	n, err := s.ReadCloser.Read(b)
+	if bytes.IndexByte(b[:n], '\n') >= 0 {
+		s.line.Store(true)
+	}
+	if err != nil {
+		s.closed.Store(true)
+	}
+	return n, err
+}
 
 type eof struct{}
 
@@ -332,6 +371,9 @@ func explain(err error, run *launched, stderrPath string) error {
 			return fmt.Errorf("it ended before its handshake (%s); see %s%s", run.status, stderrPath, lastLine(stderrPath))
 		}
 	default:
+	}
+	if run.mute.Load() {
+		return fmt.Errorf("it closed its standard output instead of a handshake; see %s%s", stderrPath, lastLine(stderrPath))
 	}
 	return errors.New(firstLine(err.Error()))
 }

@@ -140,15 +140,18 @@ func TestWorkersThatDoNotStart(t *testing.T) {
 		script string
 		want   []string
 	}{
-		"ends at once":      {`echo first >&2; echo "no such thing as a frobnicator" >&2; exit 3`, []string{"before its handshake (exit code 3)", ": no such thing as a frobnicator"}},
-		"ends silently":     {`exit 0`, []string{"before its handshake (exit code 0)"}},
-		"is killed":         {`kill -SEGV $$`, []string{"before its handshake (killed by signal 11, SIGSEGV)"}},
-		"prints rubbish":    {`echo "hello there"; exec sleep 1000`, []string{"hello there"}},
-		"prints binary":     {`printf 'a\033[31m\001b\n'; exec sleep 1000`, []string{"a[31mb"}},
-		"prints much":       {`head -c 50000 /dev/zero | tr '\0' x; echo; exec sleep 1000`, []string{"xxx…"}},
-		"of another core":   {`echo "9|1|unix|/x|grpc"; exec sleep 1000`, []string{"core API version"}},
-		"of another age":    {`echo "1|99|unix|/x|grpc"; exec sleep 1000`, []string{"99"}},
-		"says much at last": {`head -c 50000 /dev/zero | tr '\0' y >&2; exit 1`, []string{"(exit code 1)", "yyy…"}},
+		"ends at once":       {`echo first >&2; echo "no such thing as a frobnicator" >&2; exit 3`, []string{"before its handshake (exit code 3)", ": no such thing as a frobnicator"}},
+		"ends silently":      {`exit 0`, []string{"before its handshake (exit code 0)"}},
+		"is killed":          {`kill -SEGV $$`, []string{"before its handshake (killed by signal 11, SIGSEGV)"}},
+		"is killed for good": {`kill -KILL $$`, []string{"before its handshake (killed by signal 9, SIGKILL)"}},
+		"is killed midway":   {`printf 1; echo no memory >&2; kill -KILL $$`, []string{"before its handshake (killed by signal 9, SIGKILL)", ": no memory"}},
+		"says nothing":       {`echo what for >&2; exec sleep 1000 >&-`, []string{"it closed its standard output instead of a handshake", ": what for"}},
+		"prints rubbish":     {`echo "hello there"; exec sleep 1000`, []string{"hello there"}},
+		"prints binary":      {`printf 'a\033[31m\001b\n'; exec sleep 1000`, []string{"a[31mb"}},
+		"prints much":        {`head -c 50000 /dev/zero | tr '\0' x; echo; exec sleep 1000`, []string{"xxx…"}},
+		"of another core":    {`echo "9|1|unix|/x|grpc"; exec sleep 1000`, []string{"core API version"}},
+		"of another age":     {`echo "1|99|unix|/x|grpc"; exec sleep 1000`, []string{"99"}},
+		"says much at last":  {`head -c 50000 /dev/zero | tr '\0' y >&2; exit 1`, []string{"(exit code 1)", "yyy…"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := script(t, c.script)
