@@ -249,9 +249,9 @@ func (j *Job) attach(known *jobdir.Worker, req *request.Request) (*pluginhost.Wo
 	case j.outOfMemory() != "":
 		text = j.outOfMemory()
 	case gone.Status.Known:
-		text = fmt.Sprintf("The job's worker process died: %s%s.", gone.Status, j.lastWords())
+		text = fmt.Sprintf("The job's worker process died: %s%s.", gone.Status, j.lastWords(gone.Status))
 	default:
-		text = "The job's worker ended while no supervisor was there to see why" + j.lastWords() + "."
+		text = "The job's worker ended while no supervisor was there to see why" + j.lastWords(gone.Status) + "."
 	}
 	if result, ok := j.ended(); ok { // it ended between our look and now
 		return nil, &problem{result: result}

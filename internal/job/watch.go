@@ -74,7 +74,7 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Cont
 				continue
 			}
 			if ended(ctx, worker, retryPause) {
-				text := cmp.Or(j.outOfMemory(), fmt.Sprintf("The job's worker process died: %s%s.", worker.Status(), j.lastWords()))
+				text := cmp.Or(j.outOfMemory(), fmt.Sprintf("The job's worker process died: %s%s.", worker.Status(), j.lastWords(worker.Status())))
 				return &problem{directive: endDirective, result: stopped, text: text}, nil
 			}
 			if failures++; failures == watchTries {

@@ -13,11 +13,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
@@ -376,72 +374,6 @@ func explain(err error, run *launched, stderrPath string) error {
 		return fmt.Errorf("it closed its standard output instead of a handshake; see %s%s", stderrPath, lastLine(stderrPath))
 	}
 	return errors.New(firstLine(err.Error()))
-}
-
-// lastWords is how much of a worker's standard error an error message may quote, in bytes.
-const lastWords = 300
-
-// lastLine gives the end of a worker's standard error for an error message.
-func lastLine(path string) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	if _, err := file.Seek(-4*lastWords, io.SeekEnd); err != nil {
-		_, _ = file.Seek(0, io.SeekStart) // the file is shorter
-	}
-	raw, err := io.ReadAll(io.LimitReader(file, 4*lastWords))
-	if err != nil {
-		return ""
-	}
-	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
-	if last := firstLine(lines[len(lines)-1]); last != "" {
-		return ": " + last
-	}
-	return ""
-}
-
-// crashLog is how much of the end of a worker's standard error is looked through for the beginning of a crash, in bytes.
-const crashLog = 256 << 10
-
-// LastWords is the line with which a worker that has crashed says why in its standard error, as the Go runtime writes it; "" if
-// there is none.
-func LastWords(path string) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	if _, err := file.Seek(-crashLog, io.SeekEnd); err != nil {
-		_, _ = file.Seek(0, io.SeekStart) // the file is shorter
-	}
-	raw, err := io.ReadAll(io.LimitReader(file, crashLog))
-	if err != nil {
-		return ""
-	}
-	words := ""
-	for line := range strings.Lines(string(raw)) {
-		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "SIG") {
-			words = firstLine(line)
-		}
-	}
-	return words
-}
-
-// firstLine makes foreign text fit for an error message.
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	line = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return -1
-	}, line)
-	if len(line) > lastWords {
-		line = strings.ToValidUTF8(line[:lastWords], "") + "…"
-	}
-	return line
 }
 
 // End kills a worker's process that can't be talked to, if that very process still runs, and waits for its end.

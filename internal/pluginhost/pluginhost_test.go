@@ -151,7 +151,7 @@ func TestWorkersThatDoNotStart(t *testing.T) {
 		"prints much":        {`head -c 50000 /dev/zero | tr '\0' x; echo; exec sleep 1000`, []string{"xxx…"}},
 		"of another core":    {`echo "9|1|unix|/x|grpc"; exec sleep 1000`, []string{"core API version"}},
 		"of another age":     {`echo "1|99|unix|/x|grpc"; exec sleep 1000`, []string{"99"}},
-		"says much at last":  {`head -c 50000 /dev/zero | tr '\0' y >&2; exit 1`, []string{"(exit code 1)", "yyy…"}},
+		"says much at last":  {`head -c 50000 /dev/zero | tr '\0' y >&2; echo >&2; exit 1`, []string{"(exit code 1)", "yyy…"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := script(t, c.script)
