@@ -101,7 +101,7 @@ var ErrLeft = errors.New("the job was left to its worker")
 func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, control Control) (protocol.Result, error) {
 	if result, ok := j.ended(); ok {
 		if known := j.folder.State().Worker; known != nil { // its supervisor died or left before it could see to this
-			pluginhost.End(address(known))
+			pluginhost.End(address(known), j.logger)
 		}
 		j.disband()
 		return result, nil
@@ -242,7 +242,7 @@ func (j *Job) attach(known *jobdir.Worker, req *request.Request) (*pluginhost.Wo
 	switch gone, ok := errors.AsType[*pluginhost.GoneError](err); {
 	case !ok:
 		j.logger.Error("the job's worker doesn't answer and is ended", "pid", known.Process.PID, "error", err)
-		pluginhost.End(addr)
+		pluginhost.End(addr, j.logger)
 		text = "The job's worker did not answer after a restart of the supervisor and was ended."
 	case known.Process.Rebooted():
 		text = "The host was restarted while the job ran."

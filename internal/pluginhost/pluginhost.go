@@ -35,6 +35,10 @@ const closingLimit = 2 * time.Second
 // dialLimit is how long a worker on this host may take to accept a connection.
 const dialLimit = 10 * time.Second
 
+// endLimit is how long a worker's process may take to end once it was killed. One that waits for a disk or a network file system
+// that doesn't answer ends when that does; nothing of its program runs any more.
+const endLimit = 10 * time.Second
+
 // Launch says how to start a worker.
 type Launch struct {
 	// Path of the worker's binary.
@@ -67,6 +71,7 @@ type Worker struct {
 	conn   io.Closer
 	proc   *proc
 	killer killer
+	logger hclog.Logger
 }
 
 // Start launches a worker and waits for its handshake.
@@ -86,7 +91,8 @@ func Start(l Launch) (*Worker, error) {
 		SkipHostEnv:      true,
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: l.RunDir},
 		Logger:           quiet(l.Logger),
-		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, socketDir string) (runner.Runner, error) {
+			p.socketDir = socketDir
 			cmd.Path, cmd.Args = l.Path, []string{l.Path}
 			cmd.Env = append(cmd.Env, l.Env...)
 			cmd.Stdin, cmd.Stderr = nil, stderr // go-plugin would hand on the supervisor's own standard input
@@ -95,7 +101,7 @@ func Start(l Launch) (*Worker, error) {
 			return run, nil
 		},
 	})
-	w, err := connect(client, p, run)
+	w, err := connect(client, p, run, l.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("cannot start worker %s: %w", l.Path, explain(err, run, l.StderrPath))
 	}
@@ -151,7 +157,7 @@ func Attach(addr Address, logger hclog.Logger) (*Worker, error) {
 			ReattachFunc:    func() (runner.AttachedRunner, error) { return run, nil },
 		},
 	})
-	w, err := connect(client, p, run)
+	w, err := connect(client, p, run, logger)
 	if err != nil {
 		return nil, fmt.Errorf("cannot attach to worker %d: %w", p.pid, err)
 	}
@@ -164,21 +170,23 @@ type killer interface {
 	Kill(context.Context) error
 }
 
-func connect(client *plugin.Client, p *proc, k killer) (*Worker, error) {
+// connect makes a client a worker; one that can't be talked to is killed.
+func connect(client *plugin.Client, p *proc, k killer, logger hclog.Logger) (*Worker, error) {
+	w := &Worker{plugin: client, proc: p, killer: k, logger: logger}
 	rpc, err := client.Client()
 	if err != nil {
-		client.Kill()
+		w.Kill()
 		return nil, err
 	}
-	raw, err := rpc.Dispense(protocol.PluginName)
-	if err != nil {
-		client.Kill()
-		return nil, err
-	}
-	w := &Worker{Client: raw.(*protocol.Client), plugin: client, proc: p, killer: k}
 	if c, ok := rpc.(*plugin.GRPCClient); ok {
 		w.conn = c.Conn
 	}
+	raw, err := rpc.Dispense(protocol.PluginName)
+	if err != nil {
+		w.Kill()
+		return nil, err
+	}
+	w.Client = raw.(*protocol.Client)
 	return w, nil
 }
 
@@ -191,14 +199,42 @@ func (w *Worker) Ended() <-chan struct{} { return w.proc.ended }
 // Status tells how the process ended, once Ended is closed.
 func (w *Worker) Status() process.Status { return w.proc.status }
 
-// Kill ends the worker's process at once if it hasn't ended yet, and removes its socket. It says nothing about the job's.
-func (w *Worker) Kill() {
+// Kill ends the worker's process at once if it hasn't ended yet, and removes its socket. It says nothing about the job's. A
+// process that doesn't end in 10 s is left to the kernel, and the log says so.
+func (w *Worker) Kill() { w.kill(endLimit) }
+
+func (w *Worker) kill(limit time.Duration) {
 	// go-plugin would first ask the process to leave, and wait for the answer of one that is frozen for ever.
-	if w.killer.Kill(context.Background()) == nil {
-		<-w.proc.ended
+	if err := w.end(limit); err != nil && !errors.Is(err, errNotStarted) {
+		unending(w.logger, w.proc.pid, err)
+		w.Detach() // go-plugin would wait for its end without a limit, and then remove its folder
+		if w.proc.socketDir != "" {
+			_ = os.RemoveAll(w.proc.socketDir)
+		}
+	} else {
+		w.plugin.Kill()
 	}
-	w.plugin.Kill()
 	w.addr.removeSocket()
+}
+
+// end kills the worker's process and waits for its end.
+func (w *Worker) end(limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := w.killer.Kill(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-w.proc.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func unending(logger hclog.Logger, pid int, err error) {
+	logger.Error("a worker's process doesn't end; going on without it (if its state is D it waits for a disk or a network file system)",
+		"pid", pid, "error", err)
 }
 
 // removeSocket removes what a worker that has ended leaves in the run folder.
@@ -218,11 +254,12 @@ func (w *Worker) Detach() {
 
 // proc is what is known of a worker's process.
 type proc struct {
-	pid    int
-	id     process.Identity // of an attached one
-	ended  chan struct{}
-	once   sync.Once
-	status process.Status // once ended is closed
+	pid       int
+	id        process.Identity // of an attached one
+	socketDir string           // go-plugin's own folder for the socket of a launched one
+	ended     chan struct{}
+	once      sync.Once
+	status    process.Status // once ended is closed
 }
 
 func (p *proc) finish(status process.Status) {
@@ -266,9 +303,11 @@ func (r *launched) Wait(context.Context) error {
 	return err
 }
 
+var errNotStarted = errors.New("the process was never started")
+
 func (r *launched) Kill(context.Context) error {
 	if r.cmd == nil || r.cmd.Process == nil { // it could not be started
-		return errors.New("the process was never started")
+		return errNotStarted
 	}
 	if !r.killed.Load() && r.stdout.closed.Load() && !r.stdout.line.Load() {
 		t := time.NewTimer(closingLimit) // how it ends by itself is what is to be told
@@ -376,10 +415,19 @@ func explain(err error, run *launched, stderrPath string) error {
 	return errors.New(firstLine(err.Error()))
 }
 
-// End kills a worker's process that can't be talked to, if that very process still runs, and waits for its end.
-func End(addr Address) {
-	if process.Kill(context.Background(), addr.Process) == nil {
-		_, _ = process.Wait(context.Background(), addr.Process)
+// End kills a worker's process that can't be talked to, if that very process still runs, and waits for its end, for at most 10 s:
+// of one that takes longer the log says so.
+func End(addr Address, logger hclog.Logger) { end(addr, endLimit, logger) }
+
+func end(addr Address, limit time.Duration, logger hclog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	err := process.Kill(ctx, addr.Process)
+	if err == nil {
+		_, err = process.Wait(ctx, addr.Process)
+	}
+	if err != nil {
+		unending(logger, addr.Process.PID, err)
 	}
 	addr.removeSocket()
 }

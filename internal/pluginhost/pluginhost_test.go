@@ -28,8 +28,16 @@ const patience = 90 * time.Second
 // asWorker makes the test's own binary a worker.
 const asWorker = "SIGNALMAN_TEST_WORKER"
 
+// asHolder makes it what keeps a process from ending; the value is its id.
+const asHolder = "SIGNALMAN_TEST_HOLDER"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asHolder) != "" {
+		hold()
+		return
+	}
 	if os.Getenv(asWorker) != "" {
+		holdable()
 		protocol.Serve(fake{})
 		return
 	}
@@ -269,7 +277,7 @@ func TestAttachToAReusedProcessID(t *testing.T) {
 	gone := (*GoneError)(nil)
 	require.ErrorAs(t, err, &gone)
 	assert.False(t, gone.Status.Known)
-	End(Address{Process: id})
+	End(Address{Process: id}, hclog.NewNullLogger())
 	id.Start++
 	assert.True(t, id.Alive(), "a stranger was killed")
 }
@@ -294,7 +302,7 @@ func TestAttachToAProcessThatDoesNotAnswer(t *testing.T) {
 			require.Error(t, err)
 			assert.NotErrorAs(t, err, new(*GoneError))
 			assert.NotContains(t, err.Error(), "\n")
-			End(Address{Process: id})
+			End(Address{Process: id}, hclog.NewNullLogger())
 			<-ended
 		})
 	}
