@@ -26,6 +26,20 @@ import (
 // holdable lets every process trace this one, where the kernel would only let its parents.
 func holdable() { _ = unix.Prctl(unix.PR_SET_PTRACER, ^uintptr(0), 0, 0, 0) } // a kernel without Yama knows no such thing
 
+// needsTracing skips a test where Yama lets this user trace no process of its own (scope 1: unless that one allows it).
+func needsTracing(t *testing.T, scope int) {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
+	if err != nil {
+		return
+	}
+	is, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	require.NoError(t, err)
+	if is > scope && (is > 2 || os.Geteuid() != 0) {
+		t.Skipf("kernel.yama.ptrace_scope is %d", is)
+	}
+}
+
 // hold keeps a process from ending until standard input ends.
 func hold() {
 	runtime.LockOSThread()
@@ -64,6 +78,7 @@ func keepFromEnding(t *testing.T, pid int) (release func()) {
 
 // A worker that waits for a disk for ever must not hold its slot, or an upgrade.
 func TestKillOfAWorkerThatDoesNotEnd(t *testing.T) {
+	needsTracing(t, 1)
 	for _, attach := range []bool{false, true} {
 		l := launch(t)
 		var log bytes.Buffer
@@ -103,6 +118,7 @@ func TestKillOfAWorkerThatDoesNotEnd(t *testing.T) {
 
 // One that doesn't end before its handshake doesn't hold its launch either.
 func TestStartOfAWorkerThatDoesNotEnd(t *testing.T) {
+	needsTracing(t, 0)
 	l := script(t, `echo $$ >"$0.new"; mv "$0.new" "$0.pid"; read -r line <"$0.held"; echo rubbish; exec sleep 1000`)
 	require.NoError(t, unix.Mkfifo(l.Path+".held", 0o600))
 	started := make(chan error, 1)

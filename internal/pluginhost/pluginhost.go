@@ -46,7 +46,7 @@ type Launch struct {
 	// Env is its whole environment.
 	Env []string
 	// StderrPath is the file its standard error is appended to: a worker that outlives its supervisor must not die of a
-	// broken pipe.
+	// broken pipe. If it is larger than LogLimit it is trimmed before.
 	StderrPath string
 	// RunDir is the folder for the worker's socket; its path must be short (the kernel takes 107 bytes for a socket's).
 	RunDir string
@@ -81,6 +81,9 @@ func Start(l Launch) (*Worker, error) {
 		return nil, fmt.Errorf("cannot open the worker's log: %w", err)
 	}
 	defer stderr.Close()
+	if err := TrimLog(l.StderrPath, LogLimit); err != nil {
+		return nil, err
+	}
 	p := &proc{ended: make(chan struct{})}
 	run := &launched{proc: p}
 	client := plugin.NewClient(&plugin.ClientConfig{

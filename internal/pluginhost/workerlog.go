@@ -2,7 +2,10 @@ package pluginhost
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"regexp"
 	"strings"
@@ -10,6 +13,57 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/process"
 )
+
+// LogLimit is how large a worker's log may become, in bytes.
+const LogLimit = 8 << 20
+
+// TrimLog shortens a worker's log that is larger than limit, in bytes (1 KiB at least), to about half of that: its head and its
+// tail stay, and a line between them says so. The worker goes on writing meanwhile, as it appends; of that, what comes between
+// two system calls is lost. A log that isn't there is fine. One at a time may trim a log.
+//
+// Somebody has to call it again and again: between two calls, and as long as no supervisor runs, the log grows as fast as the worker
+// writes. A worker that nobody talks to for 15 minutes ends.
+func TrimLog(path string, limit int64) error {
+	if err := trimLog(path, limit); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot shorten a worker's log: %w", err)
+	}
+	return nil
+}
+
+func trimLog(path string, limit int64) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil || info.Size() <= limit {
+		return err
+	}
+	keep := make([]byte, limit/4)
+	if _, err := file.ReadAt(keep, 0); err != nil {
+		return err
+	}
+	head := int64(len(keep))
+	if i := bytes.LastIndexByte(keep, '\n'); i >= 0 {
+		head = int64(i) + 1
+	}
+	note := fmt.Sprintf("[signalman: this log came to %d bytes; what stood here was left out, as it may have %d]\n", info.Size(), limit)
+	if keep[head-1] != '\n' {
+		note = "\n" + note
+	}
+	if _, err := file.ReadAt(keep, info.Size()-int64(len(keep))); err != nil {
+		return err
+	}
+	if i, j := bytes.IndexByte(keep, '\n'), bytes.LastIndexByte(keep, '\n'); i < j { // whole lines
+		keep = keep[i+1 : j+1]
+	}
+	// What is appended before the end moves goes; nothing can come between. A full disk has the room for it, since it is had already.
+	if _, err := file.WriteAt(append([]byte(note), keep...), head); err != nil {
+		return err
+	}
+	return file.Truncate(head + int64(len(note)+len(keep)))
+}
 
 // lastWords is how much of a worker's standard error an error message may quote, in bytes.
 const lastWords = 300
