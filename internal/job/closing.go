@@ -7,6 +7,7 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/process"
 	"github.com/signalman-ci/signalman/internal/request"
 	"github.com/signalman-ci/signalman/shared/eventlog"
 	"github.com/signalman-ci/signalman/shared/mask"
@@ -44,9 +45,9 @@ func noted(e *jobdir.Ending) *problem {
 	return &problem{directive: e.Directive, text: e.Text, result: protocol.Result(e.Result)}
 }
 
-// lastWords is what a worker's log says of a crash, if it says something, to go into a sentence.
-func (j *Job) lastWords() string {
-	if words := pluginhost.LastWords(j.folder.WorkerLogPath()); words != "" {
+// lastWords is what the log of a worker that ended like this says of a crash, if it says something, to go into a sentence.
+func (j *Job) lastWords(status process.Status) string {
+	if words := pluginhost.LastWords(j.folder.WorkerLogPath(), status); words != "" {
 		return " (" + words + ")"
 	}
 	return ""

@@ -112,7 +112,7 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, c
 	defer stopWork()
 	if result, ok := j.ended(); ok {
 		if known := j.folder.State().Worker; known != nil { // its supervisor died or left before it could see to this
-			pluginhost.End(address(known))
+			pluginhost.End(address(known), j.logger)
 		}
 		j.disband(work)
 		return result, nil
@@ -127,6 +127,7 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, c
 			return "", err
 		}
 		worker.Kill() // a worker whose job is over has nothing more to do
+		j.trimWorkerLog()
 	}
 	if result, ok := j.ended(); ok {
 		j.disband(work)
@@ -280,12 +281,27 @@ func address(w *jobdir.Worker) pluginhost.Address {
 	return pluginhost.Address{Process: w.Process, Network: w.Network, Socket: w.Address, Protocol: w.Protocol}
 }
 
+// attachTo connects to a worker. One that lives but can't be connected to is tried again for a while: it may be us who can't.
+func (j *Job) attachTo(work context.Context, addr pluginhost.Address) (*pluginhost.Worker, error) {
+	for try := 1; ; try++ {
+		worker, err := pluginhost.Attach(addr, j.logger)
+		if _, gone := errors.AsType[*pluginhost.GoneError](err); err == nil || gone || try == watchTries {
+			return worker, err
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-work.Done():
+			return nil, err
+		}
+	}
+}
+
 // attach finds a worker that another supervisor has launched. It returns neither worker nor problem for one that ended before it
 // had begun with the job.
 func (j *Job) attach(work context.Context, known *jobdir.Worker, req *request.Request) (*pluginhost.Worker, *problem) {
 	addr := address(known)
 	j.findGroup()
-	worker, err := pluginhost.Attach(addr, j.logger)
+	worker, err := j.attachTo(work, addr)
 	if err == nil {
 		j.logger.Info("found the job's worker again", "pid", known.Process.PID)
 		if req != nil { // the other supervisor may have died just before it; a second time it does nothing
@@ -299,9 +315,12 @@ func (j *Job) attach(work context.Context, known *jobdir.Worker, req *request.Re
 		return nil, &problem{result: result}
 	}
 	gone, ok := errors.AsType[*pluginhost.GoneError](err)
+	if !ok && work.Err() != nil { // the next supervisor tries it
+		return nil, cannotStart(err)
+	}
 	if !ok {
 		j.logger.Error("the job's worker doesn't answer and is ended", "pid", known.Process.PID, "error", err)
-		pluginhost.End(addr)
+		pluginhost.End(addr, j.logger)
 		return nil, ended("The job's worker did not answer after a restart of the supervisor and was ended.")
 	}
 	switch log, err := eventlog.Inspect(j.folder.EventsPath()); {
@@ -313,9 +332,9 @@ func (j *Job) attach(work context.Context, known *jobdir.Worker, req *request.Re
 	case j.outOfMemory() != "":
 		return nil, ended(j.outOfMemory())
 	case gone.Status.Known:
-		return nil, ended(fmt.Sprintf("The job's worker process died: %s%s.", gone.Status, j.lastWords()))
+		return nil, ended(fmt.Sprintf("The job's worker process died: %s%s.", gone.Status, j.lastWords(gone.Status)))
 	default:
-		return nil, ended("The job's worker ended while no supervisor was there to see why" + j.lastWords() + ".")
+		return nil, ended("The job's worker ended while no supervisor was there to see why" + j.lastWords(gone.Status) + ".")
 	}
 }
 

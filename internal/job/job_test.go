@@ -646,7 +646,7 @@ func TestContextEnds(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, w.await(done).err, context.Canceled)
 	worker := w.folder.State().Worker
-	_, err := process.Wait(worker.Process, w.ctx().Done())
+	_, err := process.Wait(w.ctx(), worker.Process)
 	require.NoError(t, err)
 	w.requireGone(ids)
 	w.requireLog(protocol.Stopped)

@@ -99,7 +99,7 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Cont
 				continue
 			}
 			if hasEnded(ctx, worker, retryPause) {
-				text := cmp.Or(j.outOfMemory(), fmt.Sprintf("The job's worker process died: %s%s.", worker.Status(), j.lastWords()))
+				text := cmp.Or(j.outOfMemory(), fmt.Sprintf("The job's worker process died: %s%s.", worker.Status(), j.lastWords(worker.Status())))
 				return &problem{directive: endDirective, result: stopped, text: text}, nil
 			}
 			if failures++; failures == watchTries {
@@ -138,11 +138,19 @@ func (j *Job) end(worker *pluginhost.Worker, reason, why string, result protocol
 	return &problem{directive: endDirective, result: result, text: text}
 }
 
+// trimWorkerLog keeps a worker that floods its log from filling the disk.
+func (j *Job) trimWorkerLog() {
+	if err := pluginhost.TrimLog(j.folder.WorkerLogPath(), pluginhost.LogLimit); err != nil {
+		j.logger.Error("cannot cut the worker's log", "error", err)
+	}
+}
+
 // question asks the worker again and again whether it is there, and closes silent when it hasn't answered for too long. It counts
 // questions rather than time, so that a host that was asleep doesn't blame the worker.
 func (j *Job) question(ctx context.Context, worker *pluginhost.Worker, silent chan<- struct{}) {
 	interval := j.silenceLimit() / questions
 	for unanswered := 0; unanswered < questions; {
+		j.trimWorkerLog()
 		asked, cancel := context.WithTimeout(ctx, interval)
 		_, err := worker.Describe(asked)
 		if errors.Is(err, context.DeadlineExceeded) {

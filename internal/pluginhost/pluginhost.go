@@ -2,6 +2,7 @@
 package pluginhost
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -12,11 +13,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
@@ -29,8 +28,16 @@ import (
 // handshakeLimit is how long a worker may take from its start to its handshake.
 const handshakeLimit = 30 * time.Second
 
+// closingLimit is how long a worker may take to end that has closed its standard output without a handshake: one that dies does
+// so just before.
+const closingLimit = 2 * time.Second
+
 // dialLimit is how long a worker on this host may take to accept a connection.
 const dialLimit = 10 * time.Second
+
+// endLimit is how long a worker's process may take to end once it was killed. One that waits for a disk or a network file system
+// that doesn't answer ends when that does; nothing of its program runs any more.
+const endLimit = 10 * time.Second
 
 // Launch says how to start a worker.
 type Launch struct {
@@ -39,7 +46,7 @@ type Launch struct {
 	// Env is its whole environment.
 	Env []string
 	// StderrPath is the file its standard error is appended to: a worker that outlives its supervisor must not die of a
-	// broken pipe.
+	// broken pipe. If it is larger than LogLimit it is trimmed before.
 	StderrPath string
 	// RunDir is the folder for the worker's socket; its path must be short (the kernel takes 107 bytes for a socket's).
 	RunDir string
@@ -64,6 +71,7 @@ type Worker struct {
 	conn   io.Closer
 	proc   *proc
 	killer killer
+	logger hclog.Logger
 }
 
 // Start launches a worker and waits for its handshake. When ctx ends first, the worker is killed.
@@ -73,6 +81,9 @@ func Start(ctx context.Context, l Launch) (*Worker, error) {
 		return nil, fmt.Errorf("cannot open the worker's log: %w", err)
 	}
 	defer stderr.Close()
+	if err := TrimLog(l.StderrPath, LogLimit); err != nil {
+		return nil, err
+	}
 	p := &proc{ended: make(chan struct{})}
 	run := &launched{proc: p, started: make(chan struct{})}
 	defer run.killedWith(ctx)()
@@ -84,7 +95,8 @@ func Start(ctx context.Context, l Launch) (*Worker, error) {
 		SkipHostEnv:      true,
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: l.RunDir},
 		Logger:           quiet(l.Logger),
-		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (runner.Runner, error) {
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, socketDir string) (runner.Runner, error) {
+			p.socketDir = socketDir
 			cmd.Path, cmd.Args = l.Path, []string{l.Path}
 			cmd.Env = append(cmd.Env, l.Env...)
 			cmd.Stdin, cmd.Stderr = nil, stderr // go-plugin would hand on the supervisor's own standard input
@@ -93,7 +105,7 @@ func Start(ctx context.Context, l Launch) (*Worker, error) {
 			return run, nil
 		},
 	})
-	w, err := connect(client, p, run)
+	w, err := connect(client, p, run, l.Logger)
 	if err != nil && ctx.Err() != nil {
 		return nil, fmt.Errorf("cannot start worker %s: %w", l.Path, ctx.Err())
 	}
@@ -103,7 +115,10 @@ func Start(ctx context.Context, l Launch) (*Worker, error) {
 	id, err := process.Identify(p.pid)
 	if err != nil {
 		w.Kill()
-		return nil, fmt.Errorf("cannot start worker %s: it ended right after its handshake", l.Path)
+		if errors.Is(err, os.ErrProcessDone) || errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("cannot start worker %s: it ended right after its handshake", l.Path)
+		}
+		return nil, fmt.Errorf("cannot start worker %s: its process can't be identified: %w", l.Path, err)
 	}
 	at := client.ReattachConfig()
 	w.addr = Address{Process: id, Network: at.Addr.Network(), Socket: at.Addr.String(), Protocol: client.NegotiatedVersion()}
@@ -120,7 +135,9 @@ func Attach(addr Address, logger hclog.Logger) (*Worker, error) {
 	if !addr.Process.Alive() {
 		addr.removeSocket()
 		// Only after an upgrade in place it is a child that waits to be collected.
-		status, _ := process.Wait(addr.Process, nil)
+		ctx, cancel := context.WithTimeout(context.Background(), dialLimit)
+		defer cancel()
+		status, _ := process.Wait(ctx, addr.Process)
 		return nil, &GoneError{status}
 	}
 	sock, err := netAddr(addr.Network, addr.Socket)
@@ -147,7 +164,7 @@ func Attach(addr Address, logger hclog.Logger) (*Worker, error) {
 			ReattachFunc:    func() (runner.AttachedRunner, error) { return run, nil },
 		},
 	})
-	w, err := connect(client, p, run)
+	w, err := connect(client, p, run, logger)
 	if err != nil {
 		return nil, fmt.Errorf("cannot attach to worker %d: %w", p.pid, err)
 	}
@@ -160,21 +177,23 @@ type killer interface {
 	Kill(context.Context) error
 }
 
-func connect(client *plugin.Client, p *proc, k killer) (*Worker, error) {
+// connect makes a client a worker; one that can't be talked to is killed.
+func connect(client *plugin.Client, p *proc, k killer, logger hclog.Logger) (*Worker, error) {
+	w := &Worker{plugin: client, proc: p, killer: k, logger: logger}
 	rpc, err := client.Client()
 	if err != nil {
-		client.Kill()
+		w.Kill()
 		return nil, err
 	}
-	raw, err := rpc.Dispense(protocol.PluginName)
-	if err != nil {
-		client.Kill()
-		return nil, err
-	}
-	w := &Worker{Client: raw.(*protocol.Client), plugin: client, proc: p, killer: k}
 	if c, ok := rpc.(*plugin.GRPCClient); ok {
 		w.conn = c.Conn
 	}
+	raw, err := rpc.Dispense(protocol.PluginName)
+	if err != nil {
+		w.Kill()
+		return nil, err
+	}
+	w.Client = raw.(*protocol.Client)
 	return w, nil
 }
 
@@ -187,14 +206,42 @@ func (w *Worker) Ended() <-chan struct{} { return w.proc.ended }
 // Status tells how the process ended, once Ended is closed.
 func (w *Worker) Status() process.Status { return w.proc.status }
 
-// Kill ends the worker's process at once if it hasn't ended yet, and removes its socket. It says nothing about the job's.
-func (w *Worker) Kill() {
+// Kill ends the worker's process at once if it hasn't ended yet, and removes its socket. It says nothing about the job's. A
+// process that doesn't end in 10 s is left to the kernel, and the log says so.
+func (w *Worker) Kill() { w.kill(endLimit) }
+
+func (w *Worker) kill(limit time.Duration) {
 	// go-plugin would first ask the process to leave, and wait for the answer of one that is frozen for ever.
-	if w.killer.Kill(context.Background()) == nil {
-		<-w.proc.ended
+	if err := w.end(limit); err != nil && !errors.Is(err, errNotStarted) {
+		unending(w.logger, w.proc.pid, err)
+		w.Detach() // go-plugin would wait for its end without a limit, and then remove its folder
+		if w.proc.socketDir != "" {
+			_ = os.RemoveAll(w.proc.socketDir)
+		}
+	} else {
+		w.plugin.Kill()
 	}
-	w.plugin.Kill()
 	w.addr.removeSocket()
+}
+
+// end kills the worker's process and waits for its end.
+func (w *Worker) end(limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := w.killer.Kill(ctx); err != nil {
+		return err
+	}
+	select {
+	case <-w.proc.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func unending(logger hclog.Logger, pid int, err error) {
+	logger.Error("a worker's process doesn't end; going on without it (if its state is D it waits for a disk or a network file system)",
+		"pid", pid, "error", err)
 }
 
 // removeSocket removes what a worker that has ended leaves in the run folder.
@@ -214,11 +261,12 @@ func (w *Worker) Detach() {
 
 // proc is what is known of a worker's process.
 type proc struct {
-	pid    int
-	id     process.Identity // of an attached one
-	ended  chan struct{}
-	once   sync.Once
-	status process.Status // once ended is closed
+	pid       int
+	id        process.Identity // of an attached one
+	socketDir string           // go-plugin's own folder for the socket of a launched one
+	ended     chan struct{}
+	once      sync.Once
+	status    process.Status // once ended is closed
 }
 
 func (p *proc) finish(status process.Status) {
@@ -238,8 +286,9 @@ func (p *proc) HostToPlugin(network, addr string) (string, string, error) { retu
 type launched struct {
 	*proc
 	cmd    *exec.Cmd
-	stdout io.ReadCloser
-	killed atomic.Bool
+	stdout *stdout
+	killed atomic.Bool // by us, while it ran
+	mute   atomic.Bool // it was killed when it had closed its standard output without a line
 	// started is closed when there is a process to kill.
 	started chan struct{}
 }
@@ -263,10 +312,11 @@ func (r *launched) killedWith(ctx context.Context) (stop func()) {
 }
 
 func (r *launched) Start(context.Context) error {
-	var err error
-	if r.stdout, err = r.cmd.StdoutPipe(); err != nil {
+	pipe, err := r.cmd.StdoutPipe()
+	if err != nil {
 		return err
 	}
+	r.stdout = &stdout{ReadCloser: pipe}
 	if err := r.cmd.Start(); err != nil {
 		return err
 	}
@@ -281,9 +331,25 @@ func (r *launched) Wait(context.Context) error {
 	return err
 }
 
+var errNotStarted = errors.New("the process was never started")
+
 func (r *launched) Kill(context.Context) error {
 	if r.cmd == nil || r.cmd.Process == nil { // it could not be started
-		return errors.New("the process was never started")
+		return errNotStarted
+	}
+	if !r.killed.Load() && r.stdout.closed.Load() && !r.stdout.line.Load() {
+		t := time.NewTimer(closingLimit) // how it ends by itself is what is to be told
+		defer t.Stop()
+		select {
+		case <-r.ended:
+		case <-t.C:
+			r.mute.Store(true)
+		}
+	}
+	select {
+	case <-r.ended:
+		return nil
+	default:
 	}
 	r.killed.Store(true)
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -300,6 +366,24 @@ func (r *launched) Name() string { return r.cmd.Path }
 
 func (r *launched) Diagnose(context.Context) string { return "" }
 
+// stdout notes what a worker says for go-plugin to read.
+type stdout struct {
+	io.ReadCloser
+	line   atomic.Bool // a whole line has come
+	closed atomic.Bool // nothing will come any more
+}
+
+func (s *stdout) Read(b []byte) (int, error) {
+	n, err := s.ReadCloser.Read(b)
+	if bytes.IndexByte(b[:n], '\n') >= 0 {
+		s.line.Store(true)
+	}
+	if err != nil {
+		s.closed.Store(true)
+	}
+	return n, err
+}
+
 type eof struct{}
 
 func (eof) Read([]byte) (int, error) { return 0, io.EOF }
@@ -308,25 +392,20 @@ func (eof) Read([]byte) (int, error) { return 0, io.EOF }
 type attached struct{ *proc }
 
 func (r *attached) Wait(ctx context.Context) error {
-	status, err := process.Wait(r.id, ctx.Done())
-	if ctx.Err() == nil {
+	status, err := process.Wait(ctx, r.id)
+	if err == nil { // else only the wait has ended
 		r.finish(status)
 	}
 	return err
 }
 
-func (r *attached) Kill(context.Context) error {
-	if !r.id.Alive() {
+func (r *attached) Kill(ctx context.Context) error {
+	select {
+	case <-r.ended:
 		return nil
+	default:
+		return process.Kill(ctx, r.id)
 	}
-	p, err := os.FindProcess(r.pid)
-	if err != nil {
-		return err
-	}
-	if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	return nil
 }
 
 func netAddr(network, addr string) (net.Addr, error) {
@@ -358,81 +437,25 @@ func explain(err error, run *launched, stderrPath string) error {
 		}
 	default:
 	}
+	if run.mute.Load() {
+		return fmt.Errorf("it closed its standard output instead of a handshake; see %s%s", stderrPath, lastLine(stderrPath))
+	}
 	return errors.New(firstLine(err.Error()))
 }
 
-// lastWords is how much of a worker's standard error an error message may quote, in bytes.
-const lastWords = 300
+// End kills a worker's process that can't be talked to, if that very process still runs, and waits for its end, for at most 10 s:
+// of one that takes longer the log says so.
+func End(addr Address, logger hclog.Logger) { end(addr, endLimit, logger) }
 
-// lastLine gives the end of a worker's standard error for an error message.
-func lastLine(path string) string {
-	file, err := os.Open(path)
+func end(addr Address, limit time.Duration, logger hclog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	err := process.Kill(ctx, addr.Process)
+	if err == nil {
+		_, err = process.Wait(ctx, addr.Process)
+	}
 	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	if _, err := file.Seek(-4*lastWords, io.SeekEnd); err != nil {
-		_, _ = file.Seek(0, io.SeekStart) // the file is shorter
-	}
-	raw, err := io.ReadAll(io.LimitReader(file, 4*lastWords))
-	if err != nil {
-		return ""
-	}
-	lines := strings.Split(strings.TrimSpace(string(raw)), "\n")
-	if last := firstLine(lines[len(lines)-1]); last != "" {
-		return ": " + last
-	}
-	return ""
-}
-
-// crashLog is how much of the end of a worker's standard error is looked through for the beginning of a crash, in bytes.
-const crashLog = 256 << 10
-
-// LastWords is the line with which a worker that has crashed says why in its standard error, as the Go runtime writes it; "" if
-// there is none.
-func LastWords(path string) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	if _, err := file.Seek(-crashLog, io.SeekEnd); err != nil {
-		_, _ = file.Seek(0, io.SeekStart) // the file is shorter
-	}
-	raw, err := io.ReadAll(io.LimitReader(file, crashLog))
-	if err != nil {
-		return ""
-	}
-	words := ""
-	for line := range strings.Lines(string(raw)) {
-		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "SIG") {
-			words = firstLine(line)
-		}
-	}
-	return words
-}
-
-// firstLine makes foreign text fit for an error message.
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	line = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return -1
-	}, line)
-	if len(line) > lastWords {
-		line = strings.ToValidUTF8(line[:lastWords], "") + "…"
-	}
-	return line
-}
-
-// End kills a worker's process that can't be talked to, if that very process still runs, and waits for its end.
-func End(addr Address) {
-	id := addr.Process
-	p := &attached{proc: &proc{pid: id.PID, id: id}}
-	if p.Kill(context.Background()) == nil {
-		_, _ = process.Wait(id, nil)
+		unending(logger, addr.Process.PID, err)
 	}
 	addr.removeSocket()
 }

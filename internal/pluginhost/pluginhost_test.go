@@ -28,8 +28,16 @@ const patience = 90 * time.Second
 // asWorker makes the test's own binary a worker.
 const asWorker = "SIGNALMAN_TEST_WORKER"
 
+// asHolder makes it what keeps a process from ending; the value is its id.
+const asHolder = "SIGNALMAN_TEST_HOLDER"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asHolder) != "" {
+		hold()
+		return
+	}
 	if os.Getenv(asWorker) != "" {
+		holdable()
 		protocol.Serve(fake{})
 		return
 	}
@@ -140,15 +148,18 @@ func TestWorkersThatDoNotStart(t *testing.T) {
 		script string
 		want   []string
 	}{
-		"ends at once":      {`echo first >&2; echo "no such thing as a frobnicator" >&2; exit 3`, []string{"before its handshake (exit code 3)", ": no such thing as a frobnicator"}},
-		"ends silently":     {`exit 0`, []string{"before its handshake (exit code 0)"}},
-		"is killed":         {`kill -SEGV $$`, []string{"before its handshake (killed by signal 11, SIGSEGV)"}},
-		"prints rubbish":    {`echo "hello there"; exec sleep 1000`, []string{"hello there"}},
-		"prints binary":     {`printf 'a\033[31m\001b\n'; exec sleep 1000`, []string{"a[31mb"}},
-		"prints much":       {`head -c 50000 /dev/zero | tr '\0' x; echo; exec sleep 1000`, []string{"xxx…"}},
-		"of another core":   {`echo "9|1|unix|/x|grpc"; exec sleep 1000`, []string{"core API version"}},
-		"of another age":    {`echo "1|99|unix|/x|grpc"; exec sleep 1000`, []string{"99"}},
-		"says much at last": {`head -c 50000 /dev/zero | tr '\0' y >&2; exit 1`, []string{"(exit code 1)", "yyy…"}},
+		"ends at once":       {`echo first >&2; echo "no such thing as a frobnicator" >&2; exit 3`, []string{"before its handshake (exit code 3)", ": no such thing as a frobnicator"}},
+		"ends silently":      {`exit 0`, []string{"before its handshake (exit code 0)"}},
+		"is killed":          {`kill -SEGV $$`, []string{"before its handshake (killed by signal 11, SIGSEGV)"}},
+		"is killed for good": {`kill -KILL $$`, []string{"before its handshake (killed by signal 9, SIGKILL)"}},
+		"is killed midway":   {`printf 1; echo no memory >&2; kill -KILL $$`, []string{"before its handshake (killed by signal 9, SIGKILL)", ": no memory"}},
+		"says nothing":       {`echo what for >&2; exec sleep 1000 >&-`, []string{"it closed its standard output instead of a handshake", ": what for"}},
+		"prints rubbish":     {`echo "hello there"; exec sleep 1000`, []string{"hello there"}},
+		"prints binary":      {`printf 'a\033[31m\001b\n'; exec sleep 1000`, []string{"a[31mb"}},
+		"prints much":        {`head -c 50000 /dev/zero | tr '\0' x; echo; exec sleep 1000`, []string{"xxx…"}},
+		"of another core":    {`echo "9|1|unix|/x|grpc"; exec sleep 1000`, []string{"core API version"}},
+		"of another age":     {`echo "1|99|unix|/x|grpc"; exec sleep 1000`, []string{"99"}},
+		"says much at last":  {`head -c 50000 /dev/zero | tr '\0' y >&2; echo >&2; exit 1`, []string{"(exit code 1)", "yyy…"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := script(t, c.script)
@@ -266,7 +277,7 @@ func TestAttachToAReusedProcessID(t *testing.T) {
 	gone := (*GoneError)(nil)
 	require.ErrorAs(t, err, &gone)
 	assert.False(t, gone.Status.Known)
-	End(Address{Process: id})
+	End(Address{Process: id}, hclog.NewNullLogger())
 	id.Start++
 	assert.True(t, id.Alive(), "a stranger was killed")
 }
@@ -291,7 +302,7 @@ func TestAttachToAProcessThatDoesNotAnswer(t *testing.T) {
 			require.Error(t, err)
 			assert.NotErrorAs(t, err, new(*GoneError))
 			assert.NotContains(t, err.Error(), "\n")
-			End(Address{Process: id})
+			End(Address{Process: id}, hclog.NewNullLogger())
 			<-ended
 		})
 	}

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// zombie is SZOMB of sys/proc.h.
-const zombie = 5
+// stateZombie is SZOMB of sys/proc.h.
+const stateZombie = 5
 
 // descendants lists the running processes below this one. One that was daemonised is launchd's child, and not among them: macOS
 // has no subreapers.
@@ -19,7 +19,7 @@ func descendants() ([]int, error) {
 	}
 	children := map[int][]int{}
 	for _, p := range procs {
-		if p.Proc.P_stat != zombie {
+		if p.Proc.P_stat != stateZombie {
 			parent := int(p.Eproc.Ppid)
 			children[parent] = append(children[parent], int(p.Proc.P_pid))
 		}

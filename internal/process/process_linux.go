@@ -2,27 +2,29 @@ package process
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-var bootID = sync.OnceValue(func() string {
+// bootID is "" where this system doesn't tell it.
+func bootID() (string, error) {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return "", nil
 	}
-	return strings.TrimSpace(string(id))
-})
+	return strings.TrimSpace(string(id)), err
+}
 
 // stat is what /proc/PID/stat says of a process (proc(5)).
 type stat struct {
@@ -54,21 +56,10 @@ func readStat(pid int) (stat, error) {
 
 func (s stat) ended() bool { return s.state == 'Z' || s.state == 'X' }
 
-func startTime(pid int) (uint64, error) {
+// stateOf tells when a process started and whether it has ended, if nobody has collected it yet.
+func stateOf(pid int) (start uint64, ended bool, err error) {
 	s, err := readStat(pid)
-	if err != nil {
-		return 0, err
-	}
-	if s.ended() {
-		return 0, os.ErrProcessDone
-	}
-	return s.start, nil
-}
-
-// startOf is the start time of a process that may have ended, if nobody has collected it yet.
-func startOf(pid int) (uint64, error) {
-	s, err := readStat(pid)
-	return s.start, err
+	return s.start, s.ended(), err
 }
 
 // all reads the state of every process on the host; what ends meanwhile is left out.
@@ -195,40 +186,48 @@ func reapBehind(keep func(pid int) bool) {
 	}
 }
 
-// Wait waits for the end of a process that need not be a child of this one, and tells how it ended: of a child always, which is
-// collected then, of any other from Linux 6.15 on. stop, when closed, ends the wait early.
-func Wait(id Identity, stop <-chan struct{}) (Status, error) {
+// waitByHandle waits for a process's end by a pidfd. Its error says that none can be had (no file left, a kernel before 5.3, a
+// sandbox), that it isn't known whose it is, or that ctx has ended.
+func waitByHandle(ctx context.Context, id Identity) (Status, error) {
+	if id.PID <= 0 {
+		return Status{}, nil
+	}
 	fd, err := unix.PidfdOpen(id.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return Status{}, nil
 	}
 	if err != nil {
-		return Status{}, fmt.Errorf("cannot wait for process %d: %w", id.PID, err)
-	}
-	defer unix.Close(fd)
-	if start, err := startOf(id.PID); err != nil || start != id.Start || id.Boot != bootID() { // another one has its number
-		return Status{}, nil
-	}
-	if err := waitReadable(fd, id.PID, stop); err != nil {
 		return Status{}, err
 	}
-	select {
-	case <-stop:
-		return Status{}, nil
-	default:
+	defer unix.Close(fd)
+	if c, err := id.look(); err != nil || c == gone {
+		return Status{}, err
 	}
-	var ws unix.WaitStatus
-	if pid, err := unix.Wait4(id.PID, &ws, unix.WNOHANG, nil); err == nil && pid == id.PID {
-		return fromWait(syscall.WaitStatus(ws)), nil
+	if err := waitReadable(ctx, fd); err != nil {
+		return Status{}, err
+	}
+	if status := collect(id, zombie); status.Known {
+		return status, nil
 	}
 	return exitInfo(fd), nil
 }
 
+// collect collects a child that has ended. Of any other process it knows nothing.
+func collect(id Identity, c condition) Status {
+	var ws unix.WaitStatus
+	if c == zombie {
+		if pid, err := unix.Wait4(id.PID, &ws, unix.WNOHANG, nil); err == nil && pid == id.PID {
+			return fromWait(syscall.WaitStatus(ws))
+		}
+	}
+	return Status{}
+}
+
 // waitReadable waits until a pidfd tells the end of its process.
-func waitReadable(fd, pid int, stop <-chan struct{}) error {
+func waitReadable(ctx context.Context, fd int) error {
 	pipe := make([]int, 2)
 	if err := unix.Pipe2(pipe, unix.O_CLOEXEC); err != nil {
-		return fmt.Errorf("cannot wait for process %d: %w", pid, err)
+		return err
 	}
 	defer unix.Close(pipe[0])
 	ended := make(chan struct{})
@@ -236,14 +235,18 @@ func waitReadable(fd, pid int, stop <-chan struct{}) error {
 	go func() {
 		defer close(closed)
 		select {
-		case <-stop:
+		case <-ctx.Done():
 		case <-ended:
 		}
 		unix.Close(pipe[1])
 	}()
-	err := poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(pipe[0]), Events: unix.POLLIN}}, -1)
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(pipe[0]), Events: unix.POLLIN}}
+	err := poll(fds, -1)
 	close(ended)
 	<-closed
+	if err == nil && fds[0].Revents == 0 {
+		err = ctx.Err()
+	}
 	return err
 }
 

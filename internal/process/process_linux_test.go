@@ -4,14 +4,17 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/assert"
@@ -171,29 +174,29 @@ func TestWait(t *testing.T) {
 	id, err := Identify(cmd.Process.Pid)
 	require.NoError(t, err)
 
-	stop := make(chan struct{})
+	ctx, stop := context.WithCancel(deadline(t))
 	ended := make(chan error, 1)
-	wait := func(stop <-chan struct{}) {
-		status, err := Wait(id, stop)
+	wait := func(ctx context.Context) {
+		status, err := Wait(ctx, id)
 		assert.False(t, status.Known)
 		ended <- err
 	}
-	go wait(stop)
-	close(stop)
-	require.NoError(t, <-ended)
+	go wait(ctx)
+	stop()
+	require.ErrorIs(t, <-ended, context.Canceled)
 	assert.True(t, id.Alive(), "a wait that was given up ends nothing")
 
 	other := id
 	other.Start++
-	_, err = Wait(other, nil)
+	_, err = Wait(deadline(t), other)
 	require.NoError(t, err, "the id is another process's now")
 
 	require.NoError(t, stdin.Close())
-	status, err := Wait(id, nil)
+	status, err := Wait(deadline(t), id)
 	require.NoError(t, err)
 	assert.Equal(t, Status{Known: true}, status)
 	assert.False(t, id.Alive())
-	wait(nil)
+	wait(deadline(t))
 	require.NoError(t, <-ended)
 	require.Error(t, cmd.Wait(), "it was collected")
 }
@@ -207,11 +210,120 @@ func TestWaitTellsHowAChildEnded(t *testing.T) {
 		id, err := Identify(cmd.Process.Pid)
 		require.NoError(t, err)
 		require.NoError(t, stdin.Close())
-		status, err := Wait(id, nil)
+		status, err := Wait(deadline(t), id)
 		require.NoError(t, err)
 		assert.Equal(t, want, status.String())
 		require.Error(t, cmd.Wait())
 	}
+}
+
+// shortOfFiles runs f while this process may open no file.
+func shortOfFiles(t *testing.T, f func()) {
+	t.Helper()
+	var old unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
+	defer func() { require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old)) }()
+	f()
+}
+
+// withoutPidfds runs f on a thread whose pidfd_open fails, as it does in a sandbox or before Linux 5.3.
+func withoutPidfds(t *testing.T, errno syscall.Errno, f func()) {
+	t.Helper()
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the call
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_PIDFD_OPEN, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread ends with this goroutine, and the filter with it
+		prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+		if assert.NoError(t, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) &&
+			assert.NoError(t, unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&prog)), 0, 0)) {
+			f()
+		}
+	}()
+	<-done
+}
+
+// reader is a child that ends when its standard input does.
+func reader(t *testing.T, script string) (Identity, *exec.Cmd, io.Closer) {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", "read -r line; "+script)
+	stdin, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	id, err := Identify(cmd.Process.Pid)
+	require.NoError(t, err)
+	return id, cmd, stdin
+}
+
+// soon gives a wait up that must not end before.
+func soon() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 3*lookInterval)
+}
+
+// The supervisor writes into the log of a worker that has ended: a worker of which nothing can be known has not.
+func TestAProcessThatCannotBeSeenIsAlive(t *testing.T) {
+	id, cmd, stdin := reader(t, "exit 0")
+	other := id
+	other.Start++
+	shortOfFiles(t, func() {
+		assert.True(t, id.Alive())
+		assert.True(t, other.Alive(), "its start can't be read")
+		assert.False(t, id.Rebooted())
+		_, err := Identify(id.PID)
+		assert.ErrorIs(t, err, unix.EMFILE)
+		ctx, cancel := soon()
+		defer cancel()
+		_, err = Wait(ctx, id)
+		assert.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.ErrorIs(t, Kill(ctx, id), unix.EMFILE, "nobody knows whose that number is")
+	})
+	assert.False(t, other.Alive())
+	require.NoError(t, stdin.Close())
+	require.NoError(t, cmd.Wait(), "it was killed")
+	shortOfFiles(t, func() {
+		assert.False(t, id.Alive(), "nothing has that number: no file is needed to know that")
+		_, err := Wait(deadline(t), id)
+		assert.NoError(t, err)
+		assert.NoError(t, Kill(deadline(t), id))
+	})
+}
+
+// Where no pidfd can be had a process is looked at until it has certainly ended.
+func TestWaitWithoutPidfds(t *testing.T) {
+	for _, errno := range []syscall.Errno{unix.ENOSYS, unix.EPERM} {
+		withoutPidfds(t, errno, func() {
+			id, cmd, stdin := reader(t, "kill -SEGV $$")
+			ctx, cancel := soon()
+			defer cancel()
+			_, err := Wait(ctx, id)
+			assert.ErrorIs(t, err, context.DeadlineExceeded)
+			assert.NoError(t, stdin.Close())
+			status, err := Wait(deadline(t), id)
+			assert.NoError(t, err)
+			assert.Equal(t, "killed by signal 11, SIGSEGV", status.String())
+			assert.Error(t, cmd.Wait(), "it was collected")
+			_, err = Wait(deadline(t), id)
+			assert.NoError(t, err)
+		})
+	}
+}
+
+func TestKill(t *testing.T) {
+	id, cmd, _ := reader(t, "exit 0")
+	other := id
+	other.Start++
+	require.NoError(t, Kill(deadline(t), other))
+	require.NoError(t, Kill(deadline(t), Identity{}))
+	require.True(t, id.Alive(), "a stranger was killed")
+	require.NoError(t, Kill(deadline(t), id))
+	require.ErrorContains(t, cmd.Wait(), "killed")
+	require.NoError(t, Kill(deadline(t), id))
 }
 
 // The worker that an earlier supervisor had started is nobody's child that could be waited for.
@@ -232,7 +344,7 @@ func TestWaitTellsHowAnotherProcessEnded(t *testing.T) {
 	require.NoError(t, err)
 	told := make(chan Status, 1)
 	go func() {
-		status, err := Wait(id, nil)
+		status, err := Wait(deadline(t), id)
 		assert.NoError(t, err)
 		told <- status
 	}()

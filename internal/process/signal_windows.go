@@ -1,8 +1,11 @@
 package process
 
 import (
+	"errors"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/windows"
 )
 
 // Windows has no signals to send; a job's processes are its job object's affair.
@@ -23,10 +26,11 @@ func signalName(s syscall.Signal) string { return s.String() }
 
 func notifyChildEnd(chan<- os.Signal) {}
 
-func running(pid int) bool {
+// exists tells whether a process has that id. Another user's can't be opened, but is there.
+func exists(pid int) bool {
 	p, err := os.FindProcess(pid)
 	if err != nil {
-		return false
+		return !errors.Is(err, windows.ERROR_INVALID_PARAMETER)
 	}
 	_ = p.Release()
 	return true

@@ -1,0 +1,7 @@
+//go:build unix && !linux
+
+package pluginhost
+
+func hold() {}
+
+func holdable() {}
