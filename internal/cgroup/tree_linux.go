@@ -130,7 +130,7 @@ func killEach(dirs []string, pids []int) error {
 	for fresh := true; fresh; {
 		fresh = false
 		for _, pid := range pids {
-			if pid > 0 && !stopped[pid] { // 0 is outside of our pid namespace
+			if pid > 1 && !stopped[pid] { // 0 is outside of our pid namespace
 				stopped[pid], fresh = true, true
 				_ = unix.Kill(pid, unix.SIGSTOP) // gone already: fine
 			}
@@ -141,7 +141,7 @@ func killEach(dirs []string, pids []int) error {
 		}
 	}
 	for _, pid := range pids {
-		if pid > 0 {
+		if pid > 1 {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}

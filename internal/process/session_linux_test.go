@@ -72,13 +72,22 @@ func TestEndSessions(t *testing.T) {
 	endSessions(t, first, second)
 }
 
-// A pid that another process has got, or that is of another boot, is no session of ours.
+// A pid that another process has got, or that is of another boot, is no session of ours, nor is what isn't certain. Nothing is ended
+// here: a mistake would end all that runs on the host.
 func TestSessionsOfOthers(t *testing.T) {
 	leader, member, _ := session(t)
-	older, elsewhere := leader, leader
+	found, err := inSessions([]Identity{leader})
+	require.NoError(t, err)
+	require.ElementsMatch(t, []int{leader.PID, member.PID}, found)
+
+	older, elsewhere, nowhere, never := leader, leader, leader, leader
 	older.Start--
 	elsewhere.Boot = "another"
-	endSessions(t, older, elsewhere, Identity{})
-	assert.True(t, leader.Alive())
-	assert.True(t, member.Alive())
+	nowhere.Boot = ""
+	never.Start = 0
+	kernel, init := leader, leader
+	kernel.PID, init.PID = 0, 1
+	found, err = inSessions([]Identity{older, elsewhere, nowhere, never, kernel, init, {}, {PID: -1}})
+	require.NoError(t, err)
+	assert.Empty(t, found)
 }
