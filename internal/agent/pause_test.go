@@ -1,7 +1,6 @@
 package agent_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
+	"github.com/signalman-ci/signalman/test/harness"
 )
 
 // gate admits jobs while it is open.
@@ -46,7 +46,7 @@ type pausable struct {
 	*agent.Agent
 	gate *gate
 	hub  *hubtest.Hub
-	log  *logBuffer
+	log  *harness.Buffer
 	left <-chan agent.Reason
 }
 
@@ -55,7 +55,7 @@ const patience = time.Minute
 // startPausable runs a slot that looks at a gate. The gate is open unless change shuts it.
 func startPausable(t *testing.T, h *hubtest.Hub, change func(*agent.Settings, *gate)) *pausable {
 	t.Helper()
-	p := &pausable{gate: &gate{}, hub: h, log: &logBuffer{}}
+	p := &pausable{gate: &gate{}, hub: h, log: &harness.Buffer{}}
 	p.Agent, p.left = runAgent(t, h, func(s *agent.Settings) {
 		s.Admit = p.gate.admit
 		s.Limits.Look = time.Millisecond
@@ -325,24 +325,6 @@ func waitForAgentState(t *testing.T, h *hubtest.Hub) hub.State {
 	t.Helper()
 	waitForAgent(t, h)
 	return h.Agents()[0].State
-}
-
-// logBuffer is a log that is read while it is written.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // An upgrade while a slot is paused takes place at once, and is no goodbye to the hub.

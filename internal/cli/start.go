@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"os/user"
 	"path/filepath"
 	"runtime"
 	"syscall"
@@ -19,6 +18,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/admission"
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/config"
+	"github.com/signalman-ci/signalman/internal/hostuser"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/supervisor"
@@ -74,10 +74,8 @@ func startCommand() *cli.Command {
 // checkJobUsers tells of a mistyped user at the start rather than in the first job.
 func checkJobUsers(names []string) error {
 	for _, name := range names {
-		if _, err := user.Lookup(name); err != nil {
-			if _, idErr := user.LookupId(name); idErr != nil {
-				return fmt.Errorf("job-user: there is no user %q on this host", name)
-			}
+		if _, err := hostuser.Lookup(name); err != nil {
+			return fmt.Errorf("job-user: there is no user %q on this host", name)
 		}
 	}
 	return nil

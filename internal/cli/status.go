@@ -23,14 +23,7 @@ func statusCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
 		},
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
-			socket, err := adminSocket(c)
-			if err != nil {
-				return err
-			}
-			st, err := admin.GetStatus(c.Context, socket)
+			_, st, err := askStatus(c)
 			if err != nil {
 				return err
 			}
@@ -55,6 +48,18 @@ func stateDirFlag() cli.Flag {
 func adminSocket(c *cli.Context) (string, error) {
 	dir, err := supervisor.RunDir(c.String("state-dir"))
 	return filepath.Join(dir, admin.SocketName), err
+}
+
+// askStatus asks the supervisor that a command without arguments is about.
+func askStatus(c *cli.Context) (socket string, st admin.Status, err error) {
+	if err := noArguments(c); err != nil {
+		return "", st, err
+	}
+	if socket, err = adminSocket(c); err != nil {
+		return "", st, err
+	}
+	st, err = admin.GetStatus(c.Context, socket)
+	return socket, st, err
 }
 
 func printStatus(c *cli.Context, st admin.Status) error {

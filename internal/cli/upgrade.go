@@ -35,14 +35,7 @@ func upgradeCommand() *cli.Command {
 		Usage: "replace the running supervisor by the binary that is now in its place; jobs go on",
 		Flags: []cli.Flag{stateDirFlag()},
 		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
-			socket, err := adminSocket(c)
-			if err != nil {
-				return err
-			}
-			before, err := admin.GetStatus(c.Context, socket)
+			socket, before, err := askStatus(c)
 			if err != nil {
 				return err
 			}

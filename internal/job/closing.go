@@ -1,7 +1,9 @@
 package job
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -43,6 +45,11 @@ func (j *Job) noteEnding(p problem) error {
 
 func noted(e *jobdir.Ending) *problem {
 	return &problem{directive: e.Directive, text: e.Text, result: protocol.Result(e.Result)}
+}
+
+// death says how a worker that had begun with the job died.
+func (j *Job) death(status process.Status) string {
+	return cmp.Or(j.outOfMemory(), fmt.Sprintf("The job's worker process died: %s%s.", status, j.lastWords(status)))
 }
 
 // lastWords is what the log of a worker that ended like this says of a crash, if it says something, to go into a sentence.

@@ -329,12 +329,10 @@ func (j *Job) attach(work context.Context, known *jobdir.Worker, req *request.Re
 	case err == nil && !log.Started && req != nil:
 		j.logger.Warn("the job's worker ended before it was given the job; launching another one", "pid", known.Process.PID)
 		return nil, nil
-	case j.outOfMemory() != "":
-		return nil, ended(j.outOfMemory())
 	case gone.Status.Known:
-		return nil, ended(fmt.Sprintf("The job's worker process died: %s%s.", gone.Status, j.lastWords(gone.Status)))
+		return nil, ended(j.death(gone.Status))
 	default:
-		return nil, ended("The job's worker ended while no supervisor was there to see why" + j.lastWords(gone.Status) + ".")
+		return nil, ended(cmp.Or(j.outOfMemory(), "The job's worker ended while no supervisor was there to see why"+j.lastWords(gone.Status)+"."))
 	}
 }
 

@@ -40,8 +40,11 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Cont
 	look()
 	silent := make(chan struct{})
 	owned.Go(func() { j.question(background, worker, silent) })
-	deadline, timeout := j.deadline()
-	defer deadline.Stop()
+	var deadline <-chan time.Time
+	st := j.folder.State() // a job keeps the time-out that it began with
+	if st.Timeout > 0 {
+		deadline = time.After(time.Until(st.Deadline))
+	}
 
 	stopped := protocol.Failed // the result of a job whose worker dies; a job that is stopped ends as that
 	reason := ""               // of the stop
@@ -75,18 +78,9 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Cont
 			return nil, ErrLeft
 		case <-control.Stop:
 			control.Stop = nil
-			if p := stop(); p != nil {
-				return p, nil
-			}
-		case <-deadline.C:
-			reason = fmt.Sprintf("The job took longer than %v ([limits] timeout) and is stopped.", timeout)
-			if p := stop(); p != nil {
-				return p, nil
-			}
+		case <-deadline:
+			reason = fmt.Sprintf("The job took longer than %v ([limits] timeout) and is stopped.", st.Timeout)
 		case <-stopAgain:
-			if p := stop(); p != nil {
-				return p, nil
-			}
 		case <-overdue:
 			return j.end(worker, reason, fmt.Sprintf("the job did not end in %v after it was to stop", j.stopAllowance()), stopped), nil
 		case <-silent:
@@ -99,13 +93,16 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Cont
 				continue
 			}
 			if hasEnded(ctx, worker, retryPause) {
-				text := cmp.Or(j.outOfMemory(), fmt.Sprintf("The job's worker process died: %s%s.", worker.Status(), j.lastWords(worker.Status())))
-				return &problem{directive: endDirective, result: stopped, text: text}, nil
+				return &problem{directive: endDirective, result: stopped, text: j.death(worker.Status())}, nil
 			}
 			if failures++; failures == watchTries {
 				return j.end(worker, "", "it refuses to be talked to", stopped), nil
 			}
 			look()
+			continue
+		}
+		if p := stop(); p != nil { // the others have gone on or returned
+			return p, nil
 		}
 	}
 }
@@ -172,17 +169,6 @@ func (j *Job) silenceLimit() time.Duration {
 		return j.SilenceLimit
 	}
 	return silenceLimit
-}
-
-// deadline is when the job has to be stopped, by the settings that it began with.
-func (j *Job) deadline() (*time.Timer, time.Duration) {
-	st := j.folder.State()
-	if st.Timeout == 0 {
-		t := time.NewTimer(time.Hour)
-		t.Stop()
-		return t, 0
-	}
-	return time.NewTimer(time.Until(st.Deadline)), st.Timeout
 }
 
 // hasEnded waits a little for the end of a worker's process, which its connection's end often tells first.

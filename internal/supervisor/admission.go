@@ -3,9 +3,9 @@ package supervisor
 import (
 	"context"
 	"os"
-	"os/user"
 
 	"github.com/signalman-ci/signalman/internal/admission"
+	"github.com/signalman-ci/signalman/internal/hostuser"
 	"github.com/signalman-ci/signalman/internal/job"
 )
 
@@ -30,10 +30,7 @@ func homeOf(j job.Settings) string {
 		home, _ := os.UserHomeDir() // "" with an error
 		return home
 	}
-	u, err := user.Lookup(j.User)
-	if err != nil {
-		u, err = user.LookupId(j.User)
-	}
+	u, err := hostuser.Lookup(j.User)
 	if err != nil {
 		return ""
 	}

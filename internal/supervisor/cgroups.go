@@ -42,6 +42,9 @@ func (s *Supervisor) openCgroups() {
 		}
 		s.AdmissionChecks = append(s.AdmissionChecks, s.limitsCheck(err))
 	case err != nil:
+		if host != nil {
+			host.Close()
+		}
 		j.Cgroups = nil // else they would fail
 		s.Logger.Warn("jobs have no cgroups; what hides from a dead worker is found by its environment only", "reason", err)
 	}

@@ -1,14 +1,12 @@
 package supervisor
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +24,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
 	"github.com/signalman-ci/signalman/shared/protocol"
+	"github.com/signalman-ci/signalman/test/harness"
 )
 
 const (
@@ -42,29 +41,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// logBuffer is a log that is read while it is written.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 type world struct {
 	t    *testing.T
 	hub  *hubtest.Hub
 	set  Settings
-	log  *logBuffer
+	log  *harness.Buffer
 	hook string // what the shutdown hook has said, a line each time
 }
 
@@ -74,7 +55,7 @@ func newWorld(t *testing.T, slots int) *world {
 	require.NoError(t, err)
 	own, home, dir := t.TempDir(), t.TempDir(), t.TempDir()
 	require.NoError(t, os.Symlink(self, filepath.Join(own, "worker-shell")))
-	w := &world{t: t, hub: hubtest.Start(t, hubtest.Options{}), log: &logBuffer{}, hook: filepath.Join(dir, "said")}
+	w := &world{t: t, hub: hubtest.Start(t, hubtest.Options{}), log: &harness.Buffer{}, hook: filepath.Join(dir, "said")}
 	script := filepath.Join(dir, "hook.sh")
 	require.NoError(t, os.WriteFile(script, fmt.Appendf(nil, "echo $SEMAPHORE_AGENT_SHUTDOWN_REASON >>%s\n", w.hook), 0o600))
 	transport := &http.Transport{}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
 	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"

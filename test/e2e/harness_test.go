@@ -234,27 +234,15 @@ func (h *host) finished(id string) hubtest.Job {
 // output waits until a job's log holds a text.
 func (h *host) output(id, text string) {
 	h.t.Helper()
-	for from := 0; ; {
-		lines, err := h.hub.WaitLog(h.ctx(), id, from)
-		require.NoError(h.t, err, "waiting for %q in:\n%s", text, h.hub.Log(id))
-		from += len(lines)
-		if strings.Contains(h.outputOf(id), text) {
-			return
-		}
-		require.NotEmpty(h.t, lines, "the job ended without %q in:\n%s", text, h.hub.Log(id))
-	}
+	require.NoError(h.t, h.hub.WaitOutput(h.ctx(), id, text), "log so far:\n%s", h.hub.Log(id))
 }
 
 // outputOf is all output of a job so far.
 func (h *host) outputOf(id string) string {
 	h.t.Helper()
-	events, err := h.hub.Events(id)
+	output, err := h.hub.Output(id)
 	require.NoError(h.t, err)
-	var b strings.Builder
-	for _, e := range events {
-		b.WriteString(e.Output)
-	}
-	return b.String()
+	return output
 }
 
 // delivered checks that the hub has the log of a finished job as it is on disk, byte for byte, and all of it before the result.

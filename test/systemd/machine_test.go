@@ -296,27 +296,15 @@ func (m *machine) submit(commands ...string) string {
 // output waits until a job's log holds a text.
 func (m *machine) output(id, text string) {
 	m.t.Helper()
-	for from := 0; ; {
-		lines, err := m.hub.WaitLog(m.ctx(), id, from)
-		require.NoError(m.t, err, "waiting for %q in:\n%s", text, m.hub.Log(id))
-		from += len(lines)
-		if strings.Contains(m.outputOf(id), text) {
-			return
-		}
-		require.NotEmpty(m.t, lines, "the job ended without %q in:\n%s", text, m.hub.Log(id))
-	}
+	require.NoError(m.t, m.hub.WaitOutput(m.ctx(), id, text), "log so far:\n%s", m.hub.Log(id))
 }
 
 // outputOf is all output of a job so far.
 func (m *machine) outputOf(id string) string {
 	m.t.Helper()
-	events, err := m.hub.Events(id)
+	output, err := m.hub.Output(id)
 	require.NoError(m.t, err)
-	var b strings.Builder
-	for _, e := range events {
-		b.WriteString(e.Output)
-	}
-	return b.String()
+	return output
 }
 
 // finished waits for a job's end, and checks that the hub has its log as it is in the machine, each event once.

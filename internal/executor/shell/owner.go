@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+
+	"github.com/signalman-ci/signalman/internal/hostuser"
 )
 
 // owner is the user whose rights a job has.
@@ -32,12 +34,7 @@ func lookup(name string) (owner, error) {
 		}
 		return o, nil
 	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		if byID, idErr := user.LookupId(name); idErr == nil {
-			u, err = byID, nil
-		}
-	}
+	u, err := hostuser.Lookup(name)
 	if err != nil {
 		return owner{}, fmt.Errorf("cannot run the job as %q (job-user): %w", name, err)
 	}

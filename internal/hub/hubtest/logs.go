@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -45,6 +46,16 @@ func (h *Hub) Events(id string) ([]Event, error) {
 		}
 	}
 	return events, nil
+}
+
+// Output is all that the commands of a job have printed, as far as its log is here.
+func (h *Hub) Output(id string) (string, error) {
+	events, err := h.Events(id)
+	var b strings.Builder
+	for _, e := range events {
+		b.WriteString(e.Output)
+	}
+	return b.String(), err
 }
 
 // ExpireLogTokens makes all tokens of a job's log invalid: pushes get 401 until

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // ErrClosed is returned by what waits when the hub is closed.
@@ -96,4 +97,24 @@ func (h *Hub) WaitRequests(ctx context.Context, e Endpoint, n int) error {
 		return fmt.Errorf("cannot wait for %d requests to %s, now %d: %w", n, e, h.Requests(e), err)
 	}
 	return nil
+}
+
+// WaitOutput waits until the commands of a job have printed a text, as far as its log is here.
+func (h *Hub) WaitOutput(ctx context.Context, id, text string) error {
+	for from := 0; ; {
+		lines, err := h.WaitLog(ctx, id, from)
+		if err != nil {
+			return fmt.Errorf("waiting for %q: %w", text, err)
+		}
+		output, err := h.Output(id)
+		switch {
+		case err != nil:
+			return err
+		case strings.Contains(output, text):
+			return nil
+		case len(lines) == 0:
+			return fmt.Errorf("the job ended without %q", text)
+		}
+		from += len(lines)
+	}
 }
