@@ -144,6 +144,14 @@ func checkExecutor(name string) error {
 	return nil
 }
 
+// checkFileGlob is checkGlob for files, whose names may hold anything.
+func checkFileGlob(glob string) error {
+	if _, err := path.Match(glob, ""); err != nil {
+		return fmt.Errorf("%q is neither a file's name or path nor a glob, such as \"*.pem\"", glob)
+	}
+	return nil
+}
+
 func checkGlob(glob string) error {
 	if _, err := path.Match(glob, ""); err != nil || strings.Contains(glob, "=") {
 		return fmt.Errorf("%q is neither a variable's name nor a glob, such as \"LC_*\"", glob)

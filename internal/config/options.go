@@ -203,7 +203,7 @@ var options = []option{
 		doc: "Names and globs of the variables of a job whose values are masked in its log; those that the hub is known to fill with " +
 			"secrets are masked in any case."},
 	{key: "secrets.files", group: fileGroup, in: inFile, def: "*",
-		value: texts(func(c *Config) *[]string { return &c.Secrets.Files }, checkGlob),
+		value: texts(func(c *Config) *[]string { return &c.Secrets.Files }, checkFileGlob),
 		doc:   "Names, paths and globs of the files of a job whose contents are masked in its log."},
 
 	{key: "log-level", group: envGroup, in: inEnv, def: "info",

@@ -40,6 +40,7 @@ func TestErrorsOfValues(t *testing.T) {
 		{"kubernetes-pod-start-timeout", "0", `"0" is not allowed; it must be whole seconds from 1 to 86400`},
 		{"job-user", "ci,a b", `item 2: "a b" is not the name of a user`},
 		{"job-executors", "../x", `item 1: "../x" is not the name of an executor; allowed are letters, digits, '-', '_' and '.'`},
+		{"secrets.files", "a=b,[", `item 2: "[" is neither a file's name or path nor a glob, such as "*.pem"`},
 		{"pass-env", "A,[", `item 2: "[" is neither a variable's name nor a glob, such as "LC_*"`},
 		{"env-vars", "A=5ecret1,5ecret2", `item 2: it isn't VAR=VALUE (a value with a comma in it needs a TOML array or table)`},
 		{"env-vars", "A-B=5ecret", `item 1: what stands before the "=" isn't the name of an environment variable`},
