@@ -15,10 +15,10 @@ import (
 )
 
 // session starts a session and gives its leader and a process in it that isn't one of its children any more. The leader ends when
-// its standard input does, which release sees to.
+// its standard input does, which release sees to. The shell between the two has ended: the leader has waited for it.
 func session(t *testing.T) (leader, member Identity, release func()) {
 	t.Helper()
-	cmd := exec.Command("sh", "-c", `(env -i sleep 1000 </dev/null >/dev/null 2>&1 & echo $!); read end`)
+	cmd := exec.Command("sh", "-c", `pid=$(env -i sleep 1000 </dev/null >/dev/null 2>&1 & echo $!); echo $pid; read end`)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	stdin, err := cmd.StdinPipe()
 	require.NoError(t, err)
