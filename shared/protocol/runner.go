@@ -420,8 +420,3 @@ func sortedEnv(vars map[string]string) []EnvVar {
 	}
 	return out
 }
-
-// ShellQuote quotes a text so that a POSIX shell takes it as one word.
-func ShellQuote(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}

@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/session"
-	"github.com/signalman-ci/signalman/shared/protocol"
+	"github.com/signalman-ci/signalman/shared/jobshell"
 )
 
 const (
 	// How long a client tries to reach its server again when a stream broke, and the pause between two tries.
 	resumeTimeout = 30 * time.Second
 	resumePause   = 200 * time.Millisecond
-	// How long closing may take, as protocol.Shell's Close has no context.
+	// How long closing may take, as jobshell.Shell's Close has no context.
 	closeTimeout = 10 * time.Second
 )
 
@@ -175,24 +175,24 @@ func (c *Client) hangUp() {
 	c.conn, c.in = nil, nil
 }
 
-// Shell is the shell of a Client. It implements protocol.Shell.
+// Shell is the shell of a Client. It implements jobshell.Shell.
 type Shell struct {
 	client *Client
 	closed bool
 }
 
-var _ protocol.Shell = (*Shell)(nil)
+var _ jobshell.Shell = (*Shell)(nil)
 
-// Run is as protocol.Shell and session.Shell say. When ctx ends the command goes on in the container: end it by
+// Run is as jobshell.Shell and session.Shell say. When ctx ends the command goes on in the container: end it by
 // Client.Signal, and open another shell.
-func (s *Shell) Run(ctx context.Context, script string, out io.Writer) (protocol.Exit, error) {
+func (s *Shell) Run(ctx context.Context, script string, out io.Writer) (jobshell.Exit, error) {
 	w := &firstError{out: out}
 	d, err := s.client.request(ctx, frameRun, request{Script: []byte(script)}, w)
-	return protocol.Exit{Code: d.Code, ShellEnded: d.Ended}, errors.Join(err, w.err)
+	return jobshell.Exit{Code: d.Code, ShellEnded: d.Ended}, errors.Join(err, w.err)
 }
 
 // Export is as session.Shell says.
-func (s *Shell) Export(ctx context.Context, env []protocol.EnvVar) error {
+func (s *Shell) Export(ctx context.Context, env []jobshell.EnvVar) error {
 	return session.Export(ctx, s, env)
 }
 

@@ -24,7 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/signalman-ci/signalman/internal/session"
-	"github.com/signalman-ci/signalman/shared/protocol"
+	"github.com/signalman-ci/signalman/shared/jobshell"
 )
 
 // buildFolder is where the helper is built, once.
@@ -181,7 +181,7 @@ func breaking(dial Dialer, after int64, count *atomic.Int64) Dialer {
 	}
 }
 
-func run(t testing.TB, s protocol.Shell, script string) (string, protocol.Exit) {
+func run(t testing.TB, s jobshell.Shell, script string) (string, jobshell.Exit) {
 	t.Helper()
 	var out bytes.Buffer
 	exit, err := s.Run(t.Context(), script, &out)
@@ -199,14 +199,14 @@ func TestShellInAPlace(t *testing.T) {
 
 			out, exit := run(t, shell, "echo $PWD; [ -t 0 ] && [ -t 1 ] && stty size; echo $A; cat; false")
 			assert.Equal(t, "/tmp\n24 80\n\xff\n", out)
-			assert.Equal(t, protocol.Exit{Code: 1}, exit)
-			require.NoError(t, shell.Export(t.Context(), []protocol.EnvVar{{Name: "B", Value: "it's\n\xfe $A"}}))
+			assert.Equal(t, jobshell.Exit{Code: 1}, exit)
+			require.NoError(t, shell.Export(t.Context(), []jobshell.EnvVar{{Name: "B", Value: "it's\n\xfe $A"}}))
 			out, _ = run(t, shell, `printf %s "$B"; head -c3 /dev/zero`)
 			assert.Equal(t, "it's\n\xfe $A\x00\x00\x00", out)
-			require.ErrorContains(t, shell.Export(t.Context(), []protocol.EnvVar{{Name: "UID"}}), "UID")
+			require.ErrorContains(t, shell.Export(t.Context(), []jobshell.EnvVar{{Name: "UID"}}), "UID")
 			out, exit = run(t, shell, "sleep 1000 & setsid sleep 1000 & echo a; exit 3")
 			assert.Equal(t, "a\n", out)
-			assert.Equal(t, protocol.Exit{Code: 3, ShellEnded: true}, exit)
+			assert.Equal(t, jobshell.Exit{Code: 3, ShellEnded: true}, exit)
 			_, err = shell.Run(t.Context(), "echo b", io.Discard)
 			require.ErrorIs(t, err, session.ErrEnded)
 
@@ -264,7 +264,7 @@ func TestStopInAPlace(t *testing.T) {
 			require.NoError(t, err)
 			out, exit := run(t, shell, "echo c")
 			assert.Equal(t, "c\n", out)
-			assert.Equal(t, protocol.Exit{}, exit)
+			assert.Equal(t, jobshell.Exit{}, exit)
 			require.NoError(t, client.Close(t.Context()))
 		})
 	}
@@ -284,7 +284,7 @@ func TestResumeAfterBrokenStreams(t *testing.T) {
 					fmt.Fprintf(&want, "%d %d xxxxxxxxxxxxxxx\n", n, i)
 				}
 				out, exit := run(t, shell, script)
-				assert.Equal(t, protocol.Exit{Code: 7}, exit)
+				assert.Equal(t, jobshell.Exit{Code: 7}, exit)
 				assert.True(t, out == want.String(), "got %d bytes, want %d", len(out), want.Len())
 			}
 			assert.Greater(t, dials.Load(), int64(8))
