@@ -1,4 +1,7 @@
-// Command signalman-helper is package helper as an executable, for its tests: "relay FOLDER" or "serve FOLDER".
+//go:build linux
+
+// Command signalman-helper is package helper as an executable: "serve FOLDER" owns a job's shell in a container and is what the
+// container runs, "relay FOLDER" is what each exec runs.
 package main
 
 import (
@@ -21,14 +24,10 @@ func run(args []string) error {
 		return fmt.Errorf("usage: signalman-helper relay|serve FOLDER")
 	}
 	switch folder := args[1]; args[0] {
-	case "relay":
-		self, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		return helper.Relay(folder, []string{self, "serve", folder}, os.Stdin, os.Stdout)
-	case "serve":
-		return helper.Listen(context.Background(), folder, os.Stdout)
+	case helper.RelayMode:
+		return helper.Relay(context.Background(), folder, os.Stdin, os.Stdout)
+	case helper.ServeMode:
+		return helper.Listen(context.Background(), folder)
 	default:
 		return fmt.Errorf("unknown command %q", args[0])
 	}
