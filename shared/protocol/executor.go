@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/signalman-ci/signalman/shared/jobshell"
@@ -41,6 +42,10 @@ type Environment interface {
 	// Close ends what is left and removes all that Prepare made. No other method is called after it.
 	Close(ctx context.Context) error
 }
+
+// ErrEnvironmentGone is what errors of a Shell and an Environment wrap where nothing more can run in that environment, for good: its
+// container or pod is gone. The job then ends with that error, and without its epilogues.
+var ErrEnvironmentGone = errors.New("the job's environment is gone")
 
 // What a job's shell is stands in package jobshell.
 type (

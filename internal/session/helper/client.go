@@ -105,6 +105,9 @@ func (c *Client) Close(ctx context.Context) error {
 	return err
 }
 
+// HangUp ends the connection. The server and what runs in its shell go on.
+func (c *Client) HangUp() { c.hangUp() }
+
 // request sends a request and reads the journal up to its end. When the connection breaks it makes a new one and goes on.
 func (c *Client) request(ctx context.Context, kind frameType, req request, out io.Writer) (done, error) {
 	c.seq++
@@ -132,7 +135,10 @@ func (c *Client) request(ctx context.Context, kind frameType, req request, out i
 		if ctx.Err() != nil {
 			return done{}, fmt.Errorf("the container's shell may be busy still: %w", ctx.Err())
 		}
-		if errors.Is(err, ErrGone) || time.Since(broken) > resumeTimeout {
+		if errors.Is(err, ErrGone) {
+			return done{}, err
+		}
+		if time.Since(broken) > resumeTimeout {
 			return done{}, fmt.Errorf("cannot reach the container's shell: %w", err)
 		}
 		select {

@@ -17,6 +17,8 @@ import (
 const (
 	// After it was asked to quit, a server waits so long for its client to have read the answer and hang up.
 	quitGrace = 5 * time.Second
+	// At the end of its container a server gives what still runs so long between INT, TERM and KILL, and so long in all.
+	lastGrace, lastLimit = time.Second, 5 * time.Second
 	// A container's entrypoint may take its time before it runs the server; a relay looks for the server's socket so often,
 	// and for so long.
 	firstLook, lastLook = time.Millisecond, 50 * time.Millisecond
@@ -24,7 +26,7 @@ const (
 )
 
 // Listen runs a server on the socket in folder, which it makes. It returns when the client has asked the server to quit, which
-// removes folder, or when ctx ends.
+// removes folder, or when ctx ends; then all that the shell has started is ended first, in a few seconds.
 func Listen(ctx context.Context, folder string) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return fmt.Errorf("cannot make the helper's folder: %w", err)

@@ -79,9 +79,16 @@ func (s *Server) Run(ctx context.Context) error {
 		case <-s.quit:
 			return s.closeShell()
 		case <-ctx.Done():
-			return s.closeShell()
+			return errors.Join(s.endAll(), s.closeShell())
 		}
 	}
+}
+
+// endAll is for a server that is asked to end before its shell.
+func (s *Server) endAll() error {
+	ctx, cancel := context.WithTimeout(context.Background(), lastLimit)
+	defer cancel()
+	return s.tree.End(ctx, lastGrace, 0)
 }
 
 // Serve talks to one client until its connection ends, which it closes. A nil error means that the client hung up.

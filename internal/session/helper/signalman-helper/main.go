@@ -8,6 +8,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/signalman-ci/signalman/internal/session/helper"
 )
@@ -27,7 +29,9 @@ func run(args []string) error {
 	case helper.RelayMode:
 		return helper.Relay(context.Background(), folder, os.Stdin, os.Stdout)
 	case helper.ServeMode:
-		return helper.Listen(context.Background(), folder)
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM) // how a container is stopped
+		defer stop()
+		return helper.Listen(ctx, folder)
 	default:
 		return fmt.Errorf("unknown command %q", args[0])
 	}
