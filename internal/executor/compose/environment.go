@@ -35,13 +35,13 @@ const (
 	engineBackLook  = 500 * time.Millisecond
 )
 
-// errGone is why nothing more can be run in main, said in one line.
-type errGone struct{ text string }
+// goneError is why nothing more can be run in main, said in one line.
+type goneError struct{ text string }
 
-func (e errGone) Error() string { return e.text }
+func (e goneError) Error() string { return e.text }
 
 // Is makes the helper's client try no more, and the runner start nothing more.
-func (errGone) Is(target error) bool {
+func (goneError) Is(target error) bool {
 	return target == helper.ErrGone || target == protocol.ErrEnvironmentGone
 }
 
@@ -297,22 +297,22 @@ func (e *environment) dial(ctx context.Context) (io.ReadWriteCloser, error) {
 // mainGone tells why nothing can run in main any more.
 func (e *environment) mainGone(ctx context.Context) error {
 	if err := e.watch.lostEngine(); err != nil {
-		return errGone{err.Error()}
+		return goneError{err.Error()}
 	}
 	state, err := e.engine.State(ctx, e.main.id)
 	switch {
 	case errors.Is(err, engine.ErrUnreachable):
-		return errGone{engineLost}
+		return goneError{engineLost}
 	case errors.Is(err, engine.ErrNotFound):
-		return errGone{fmt.Sprintf("The container %s was removed while the job ran.", e.main.Name)}
+		return goneError{fmt.Sprintf("The container %s was removed while the job ran.", e.main.Name)}
 	case err != nil || state.Running:
-		return nil
+		return nil //nolint:nilerr // that isn't known, then
 	}
 	why := fmt.Sprintf("with code %d", state.ExitCode)
 	if state.OOMKilled {
 		why += " after the kernel killed a process of it for want of memory"
 	}
-	return errGone{fmt.Sprintf("The container %s, where the job's commands run, ended %s%s.", e.main.Name, why, e.watch.said(ctx, e.main.id))}
+	return goneError{fmt.Sprintf("The container %s, where the job's commands run, ended %s%s.", e.main.Name, why, e.watch.said(ctx, e.main.id))}
 }
 
 func (e *environment) OpenShell(ctx context.Context) (protocol.Shell, error) {

@@ -2,7 +2,6 @@ package compose
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -112,7 +111,7 @@ func (w *watcher) lostEngine() error {
 	if w.lost == nil || w.ctx.Err() != nil {
 		return nil
 	}
-	return errors.New(engineLost)
+	return goneError{engineLost}
 }
 
 // news is what is to be told by now; more is closed when there may be more.
