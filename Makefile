@@ -4,7 +4,9 @@ BIN     := bin
 TOOLS   ?= $(HOME)/.cache/signalman-tools
 LDFLAGS := -s -w -X github.com/signalman-ci/signalman/internal/version.Version=$(VERSION)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
-COMMANDS := supervisor worker-shell
+COMMANDS := supervisor worker-shell worker-compose
+# The helper goes into containers and pods, and so into the workers for them.
+HELPERS  := $(foreach a,amd64 arm64,internal/session/helperbin/built/helper-linux-$(a))
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
 BUF      := $(TOOLS)/buf-v1.75.0
 
@@ -14,8 +16,12 @@ BUF      := $(TOOLS)/buf-v1.75.0
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
+.PHONY: helper
+helper: ## build what the workers put into containers
+	@$(foreach h,$(HELPERS),GOOS=linux GOARCH=$(lastword $(subst -, ,$(h))) CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(h) ./internal/session/helper/signalman-helper &&) true
+
 .PHONY: build
-build: ## build all binaries into bin/ (static, stripped)
+build: helper ## build all binaries into bin/ (static, stripped)
 	@mkdir -p $(BIN)
 	@$(foreach c,$(COMMANDS),$(GOBUILD) -o $(BIN)/$(c) ./cmd/$(c) &&) true
 
@@ -70,13 +76,14 @@ deps-check: ## check what the supervisor links, and that go.mod is tidy
 cross: ## build for every platform
 	@for p in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64; do \
 		echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/supervisor && \
-		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/worker-shell || exit 1; done
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/worker-shell && \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/worker-compose || exit 1; done
 	GOOS=darwin go vet ./...
 	GOOS=windows go vet ./...
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf $(BIN)
+	rm -rf $(BIN) $(HELPERS)
 
 $(GOLANGCI):
 	@mkdir -p $(TOOLS)

@@ -16,13 +16,13 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/signalman-ci/signalman/shared/protocol"
+	"github.com/signalman-ci/signalman/shared/jobshell"
 )
 
 // An idle shell is told to exit, which runs its EXIT trap, and killed when it hasn't within this time.
 const closeGrace = 2 * time.Second
 
-// Shell is one interactive bash on a terminal of its own. It implements protocol.Shell. Its methods are called by one
+// Shell is one interactive bash on a terminal of its own. It implements jobshell.Shell. Its methods are called by one
 // goroutine at a time.
 type Shell struct {
 	options  Options
@@ -42,7 +42,7 @@ type Shell struct {
 	closeErr  error
 }
 
-var _ protocol.Shell = (*Shell)(nil)
+var _ jobshell.Shell = (*Shell)(nil)
 
 // Open starts a shell and waits until it takes commands. What its profile prints is thrown away, but for the last lines
 // in the error if the shell ends or takes longer than options.StartTimeout. When ctx ends before, its error is returned
@@ -196,35 +196,35 @@ func lastWords(printed []byte) string {
 // Pid is the process id of the shell, which is the id of its session too.
 func (s *Shell) Pid() int { return s.cmd.Process.Pid }
 
-// Run sources script in the shell, as protocol.Shell says. Output that background children wrote since the command
+// Run sources script in the shell, as jobshell.Shell says. Output that background children wrote since the command
 // before comes first (64 KiB of it at most, the newest). With set -e a script whose last status isn't 0 ends the shell
 // even where bash exempts that status within it ("false && true"), as sourcing it is a command of its own.
 //
 // When ctx ends, Run returns its error (wrapped) without waiting for the script; the shell can then only be closed.
 // Where out fails, the script goes on with its output thrown away, and its Exit is returned along with the error.
 // A shell that ended between two commands gives an error that wraps ErrEnded.
-func (s *Shell) Run(ctx context.Context, script string, out io.Writer) (protocol.Exit, error) {
+func (s *Shell) Run(ctx context.Context, script string, out io.Writer) (jobshell.Exit, error) {
 	if err := s.usable(ctx); err != nil {
-		return protocol.Exit{}, fmt.Errorf("cannot run the command: %w", err)
+		return jobshell.Exit{}, fmt.Errorf("cannot run the command: %w", err)
 	}
 	file, err := s.writeScript(script)
 	if err != nil {
-		return protocol.Exit{}, fmt.Errorf("cannot run the command: %w", err)
+		return jobshell.Exit{}, fmt.Errorf("cannot run the command: %w", err)
 	}
 	defer os.Remove(file)
 	if err := errors.Join(s.console.reset(), s.console.swap(out)); err != nil {
-		return protocol.Exit{}, fmt.Errorf("cannot run the command: %w", err)
+		return jobshell.Exit{}, fmt.Errorf("cannot run the command: %w", err)
 	}
 	_, _ = io.WriteString(s.commands, file+"\n") // fails only where the shell has just ended
 
-	var exit protocol.Exit
+	var exit jobshell.Exit
 	var runErr error
 	select {
 	case s.last = <-s.statuses:
 		exit.Code = s.last.code
 	case <-s.exited:
 		s.ended = true
-		exit = protocol.Exit{Code: s.exitCode(), ShellEnded: true}
+		exit = jobshell.Exit{Code: s.exitCode(), ShellEnded: true}
 	case <-ctx.Done():
 		s.abandoned = true
 		runErr = fmt.Errorf("the command still runs: %w", ctx.Err())
@@ -288,8 +288,8 @@ func (s *Shell) writeScriptIn(dir, script string) (path string, err error) {
 }
 
 // Export sets and exports variables in the shell. Nothing of it appears in a command's output. Where bash
-// refuses some, such as read-only variables, the others are exported still and the error is a *protocol.RefusedError.
-func (s *Shell) Export(ctx context.Context, env []protocol.EnvVar) error {
+// refuses some, such as read-only variables, the others are exported still and the error is a *jobshell.RefusedError.
+func (s *Shell) Export(ctx context.Context, env []jobshell.EnvVar) error {
 	return Export(ctx, s, env)
 }
 

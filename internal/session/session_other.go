@@ -7,7 +7,7 @@ import (
 	"errors"
 	"io"
 
-	"github.com/signalman-ci/signalman/shared/protocol"
+	"github.com/signalman-ci/signalman/shared/jobshell"
 )
 
 var errUnsupported = errors.New("shell sessions are not supported on this system yet: jobs run on Linux and macOS")
@@ -15,7 +15,7 @@ var errUnsupported = errors.New("shell sessions are not supported on this system
 // Shell is one interactive bash on a terminal of its own. There is none on this system yet.
 type Shell struct{}
 
-var _ protocol.Shell = (*Shell)(nil)
+var _ jobshell.Shell = (*Shell)(nil)
 
 // Open fails: this system isn't supported yet.
 func Open(context.Context, Options) (*Shell, error) { return nil, errUnsupported }
@@ -24,12 +24,12 @@ func Open(context.Context, Options) (*Shell, error) { return nil, errUnsupported
 func (*Shell) Pid() int { return 0 }
 
 // Run fails: this system isn't supported yet.
-func (*Shell) Run(context.Context, string, io.Writer) (protocol.Exit, error) {
-	return protocol.Exit{}, errUnsupported
+func (*Shell) Run(context.Context, string, io.Writer) (jobshell.Exit, error) {
+	return jobshell.Exit{}, errUnsupported
 }
 
 // Export fails: this system isn't supported yet.
-func (*Shell) Export(context.Context, []protocol.EnvVar) error { return errUnsupported }
+func (*Shell) Export(context.Context, []jobshell.EnvVar) error { return errUnsupported }
 
 // Close does nothing.
 func (*Shell) Close() error { return nil }

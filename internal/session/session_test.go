@@ -25,7 +25,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/signalman-ci/signalman/internal/testdisk"
-	"github.com/signalman-ci/signalman/shared/protocol"
+	"github.com/signalman-ci/signalman/shared/jobshell"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -81,7 +81,7 @@ func profile(text string) func(*Options) {
 	}
 }
 
-func (s testShell) run(script string) (string, protocol.Exit) {
+func (s testShell) run(script string) (string, jobshell.Exit) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), deadline)
 	defer cancel()
@@ -96,7 +96,7 @@ func (s testShell) gives(script, output string, code int) {
 	s.t.Helper()
 	got, exit := s.run(script)
 	assert.Equal(s.t, output, got, "output of %.200q", script)
-	assert.Equal(s.t, protocol.Exit{Code: code}, exit, "exit of %.200q", script)
+	assert.Equal(s.t, jobshell.Exit{Code: code}, exit, "exit of %.200q", script)
 }
 
 // ends checks all that a script prints, and that the shell ends with code.
@@ -104,7 +104,7 @@ func (s testShell) ends(script, output string, code int) {
 	s.t.Helper()
 	got, exit := s.run(script)
 	assert.Equal(s.t, output, got, "output of %.200q", script)
-	assert.Equal(s.t, protocol.Exit{Code: code, ShellEnded: true}, exit, "exit of %.200q", script)
+	assert.Equal(s.t, jobshell.Exit{Code: code, ShellEnded: true}, exit, "exit of %.200q", script)
 	_, err := s.Run(s.t.Context(), "echo again", io.Discard)
 	assert.ErrorIs(s.t, err, ErrEnded)
 }
@@ -189,7 +189,7 @@ func TestOptionsOfTheUser(t *testing.T) {
 	s.gives("set -u", "", 0)
 	s.gives("echo a", "a\n", 0)
 	_, exit := s.run("echo $nosuch_")
-	assert.Equal(t, protocol.Exit{Code: 1}, exit)
+	assert.Equal(t, jobshell.Exit{Code: 1}, exit)
 	s.gives("[[ $- == *u* ]] && set +u", "", 0)
 	s.gives("set -o pipefail; set -o posix", "", 0)
 	s.gives("false | true", "", 1)
@@ -221,7 +221,7 @@ alias export='echo alias'
 		s := open(t)
 		s.gives(redefinitions, "", 0)
 		s.gives("echo a; false", "a\n", 1)
-		require.NoError(t, s.Export(t.Context(), []protocol.EnvVar{{Name: "A", Value: "1"}}))
+		require.NoError(t, s.Export(t.Context(), []jobshell.EnvVar{{Name: "A", Value: "1"}}))
 		s.gives("echo $A", "1\n", 0)
 	})
 	t.Run("in a profile", func(t *testing.T) {
@@ -292,7 +292,7 @@ func TestShellEnds(t *testing.T) {
 			for _, kind := range []func(*Options){login, func(*Options) {}} {
 				s := open(t, kind)
 				out, exit := s.run("echo before\n" + script)
-				assert.Equal(t, protocol.Exit{Code: code, ShellEnded: true}, exit)
+				assert.Equal(t, jobshell.Exit{Code: code, ShellEnded: true}, exit)
 				if script != "exec sh" { // which may print a prompt
 					assert.Equal(t, "before\n", out)
 				}
@@ -345,7 +345,7 @@ func TestBackgroundChildrenDontHoldACommand(t *testing.T) {
 		return len(p), nil
 	}))
 	require.NoError(t, err)
-	assert.Equal(t, protocol.Exit{Code: 3}, exit)
+	assert.Equal(t, jobshell.Exit{Code: 3}, exit)
 	s.run("kill $(cat pid)")
 }
 
@@ -376,8 +376,8 @@ func TestOutputIsExact(t *testing.T) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "data")
 		require.NoError(t, os.WriteFile(file, want, 0o600))
-		got, exit := s.run("cat " + protocol.ShellQuote(file))
-		assert.Equal(t, protocol.Exit{}, exit)
+		got, exit := s.run("cat " + jobshell.Quote(file))
+		assert.Equal(t, jobshell.Exit{}, exit)
 		assert.True(t, got == string(want), "%s: got %d bytes, want %d", name, len(got), len(want))
 	}
 	all := make([]byte, 256)
@@ -418,7 +418,7 @@ func TestOutputCantPassForAStatus(t *testing.T) {
 	_, exit := s.run(`trap "" PIPE; for fd in {0..255}; do
   { builtin printf '\nABCDEFGHIJKLMNOPQRSTUVWXYZ 0 himBH\n' >&$fd; printf '0\n' >&$fd; printf '%0100000d' 0 >&$fd; } 2>/dev/null
 done; trap - PIPE; (exit 3)`)
-	assert.Equal(t, protocol.Exit{Code: 3}, exit)
+	assert.Equal(t, jobshell.Exit{Code: 3}, exit)
 	out, _ := s.run("set; declare -p; env; alias; trap -p; jobs")
 	_, rest, _ := strings.Cut(s.cmd.Args[len(s.cmd.Args)-1], `%s\n' `)
 	token, _, _ := strings.Cut(rest, " ")
@@ -449,7 +449,7 @@ func TestTerminalModesAreReset(t *testing.T) {
 
 func TestExport(t *testing.T) {
 	s := open(t)
-	values := []protocol.EnvVar{
+	values := []jobshell.EnvVar{
 		{Name: "EMPTY"},
 		{Name: "QUOTES", Value: `it's "quoted" \ '' \' `},
 		{Name: "MULTILINE", Value: "a\n\nb\r\n\tc\n"},
@@ -463,11 +463,11 @@ func TestExport(t *testing.T) {
 		s.gives("printenv "+v.Name+"; true", v.Value+"\n", 0)
 	}
 	s.gives("set -x", "", 0)
-	require.NoError(t, s.Export(t.Context(), []protocol.EnvVar{{Name: "EMPTY", Value: "secret"}}))
+	require.NoError(t, s.Export(t.Context(), []jobshell.EnvVar{{Name: "EMPTY", Value: "secret"}}))
 	s.gives("{ set +x; } 2>/dev/null; echo $EMPTY", "secret\n", 0)
 
 	require.NoError(t, s.Export(t.Context(), nil))
-	for name, env := range map[string][]protocol.EnvVar{
+	for name, env := range map[string][]jobshell.EnvVar{
 		"my-var":   {{Name: "my-var", Value: "secret"}},
 		"1A":       {{Name: "1A", Value: "secret"}},
 		"x; false": {{Name: "x; false", Value: "secret"}},
@@ -483,12 +483,12 @@ func TestExportOfReadOnlyVariables(t *testing.T) {
 	names := []string{"BASHOPTS", "BASH_VERSINFO", "EUID", "MINE", "PPID", "SHELLOPTS", "UID"}
 	s := open(t)
 	s.gives("readonly MINE=1", "", 0)
-	env := []protocol.EnvVar{{Name: "FIRST", Value: "1"}}
+	env := []jobshell.EnvVar{{Name: "FIRST", Value: "1"}}
 	for _, name := range names {
-		env = append(env, protocol.EnvVar{Name: name, Value: "secret"})
+		env = append(env, jobshell.EnvVar{Name: name, Value: "secret"})
 	}
-	err := s.Export(t.Context(), append(env, protocol.EnvVar{Name: "LAST", Value: "2"}))
-	var refused *protocol.RefusedError
+	err := s.Export(t.Context(), append(env, jobshell.EnvVar{Name: "LAST", Value: "2"}))
+	var refused *jobshell.RefusedError
 	require.ErrorAs(t, err, &refused)
 	assert.Equal(t, names, refused.Names)
 	assert.NotContains(t, err.Error(), "secret")
@@ -616,7 +616,7 @@ func TestFailingWriter(t *testing.T) {
 	s := open(t)
 	exit, err := s.Run(t.Context(), "head -c 1000000 /dev/zero; (exit 3)", failingWriter{})
 	require.ErrorIs(t, err, io.ErrShortWrite)
-	assert.Equal(t, protocol.Exit{Code: 3}, exit)
+	assert.Equal(t, jobshell.Exit{Code: 3}, exit)
 	s.gives("echo a", "a\n", 0)
 }
 

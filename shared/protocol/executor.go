@@ -2,8 +2,10 @@ package protocol
 
 import (
 	"context"
+	"errors"
 	"io"
-	"strings"
+
+	"github.com/signalman-ci/signalman/shared/jobshell"
 )
 
 // Executor runs jobs of one kind. It is all that a worker written in Go implements; Serve does the rest. A worker
@@ -41,35 +43,27 @@ type Environment interface {
 	Close(ctx context.Context) error
 }
 
-// Shell is one interactive shell on a terminal. Its methods are called by one goroutine at a time.
-type Shell interface {
-	// Run runs a script in the shell, as if it were sourced, and writes to out what appears on the terminal: raw bytes
-	// as they come, from one goroutine, none after Run returned. An error means that the command's end could not be
-	// learnt (the terminal, container or pod is gone); a failing or dying script is none.
-	Run(ctx context.Context, script string, out io.Writer) (Exit, error)
-	// Export sets and exports variables in the shell. Where the shell refuses some (bash's UID is read-only), all others
-	// are exported still and the error is a *RefusedError, with which a job goes on.
-	Export(ctx context.Context, env []EnvVar) error
-	// Close ends the shell. Calling it again does nothing.
-	Close() error
-}
+// ErrEnvironmentGone is what errors of a Shell and an Environment wrap where nothing more can run in that environment, for good: its
+// container or pod is gone. The job then ends with that error, and without its epilogues.
+var ErrEnvironmentGone = errors.New("the job's environment is gone")
 
-// RefusedError is the error of a Shell that has kept some variables as they were.
-type RefusedError struct {
-	Names []string
-}
+// What a job's shell is stands in package jobshell.
+type (
+	// Shell is one interactive shell on a terminal.
+	Shell = jobshell.Shell
+	// RefusedError is the error of a Shell that has kept some variables as they were.
+	RefusedError = jobshell.RefusedError
+	// Exit tells how a script ended.
+	Exit = jobshell.Exit
+	// EnvVar is an environment variable; its name is one that ValidEnvName takes.
+	EnvVar = jobshell.EnvVar
+)
 
-func (e *RefusedError) Error() string {
-	return "the shell refuses to set " + strings.Join(e.Names, ", ")
-}
+// ValidEnvName tells whether a shell can have a variable of that name: letters, digits and _, no digit first.
+func ValidEnvName(name string) bool { return jobshell.ValidEnvName(name) }
 
-// Exit tells how a script ended.
-type Exit struct {
-	// Code is the exit status: of the script, or of the shell where that ended too (128+n for signal n).
-	Code int
-	// ShellEnded is set when the shell itself is gone (exit, set -e, exec, kill). Open another one to go on.
-	ShellEnded bool
-}
+// ShellQuote quotes a text so that a POSIX shell takes it as one word.
+func ShellQuote(s string) string { return jobshell.Quote(s) }
 
 // SectionLog lets an executor write sections into the job's log while it prepares.
 type SectionLog interface {

@@ -2,7 +2,6 @@ package protocol
 
 import (
 	"io/fs"
-	"regexp"
 	"time"
 )
 
@@ -33,19 +32,6 @@ type Command struct {
 	// Alias, if set, is shown instead of the directive.
 	Alias string
 }
-
-// EnvVar is an environment variable; its name is one that ValidEnvName takes.
-type EnvVar struct {
-	Name  string
-	Value string
-	// Secret is set for a value that must not get into the log.
-	Secret bool
-}
-
-var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-
-// ValidEnvName tells whether a shell can have a variable of that name: letters, digits and _, no digit first.
-func ValidEnvName(name string) bool { return envName.MatchString(name) }
 
 // File is a file to be put in place before the first command.
 type File struct {

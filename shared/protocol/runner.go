@@ -60,6 +60,8 @@ type runner struct {
 	exported map[string]string
 	// shellLost is set when a command took its shell along, until the next command has been told.
 	shellLost bool
+	// gone is set when nothing more can run.
+	gone bool
 	// settled is set when a stop ends nothing any more that the job runs.
 	settled  bool
 	logError sync.Once
@@ -115,7 +117,7 @@ func (r *runner) sections() Result {
 	r.setPhase(Running)
 	ctx, settle := r.stopOnRequest()
 	result := r.commands(ctx)
-	if !r.isStopped() && result != Stopped {
+	if !r.isStopped() && result != Stopped && !r.gone {
 		r.epilogues(ctx, result)
 	}
 	if !r.isStopped() {
@@ -262,7 +264,7 @@ func (r *runner) filesSection(ctx context.Context) int {
 }
 
 func (r *runner) postHook(ctx context.Context, limit time.Duration) {
-	if hook := r.settings.PostHook; hook.Path != "" {
+	if hook := r.settings.PostHook; hook.Path != "" && !r.gone {
 		r.shellLost = false
 		r.hookSection(ctx, postHookDirective, hook, limit)
 	}
@@ -292,6 +294,7 @@ func (r *runner) script(ctx context.Context, script string, out io.Writer) int {
 		}
 	}
 	exit, err := r.shell.Run(ctx, script, out)
+	r.noteGone(err)
 	if exit.ShellEnded || err != nil {
 		r.dropShell()
 		r.shellLost = true
@@ -309,11 +312,18 @@ func (r *runner) script(ctx context.Context, script string, out io.Writer) int {
 	}
 }
 
+func (r *runner) noteGone(err error) {
+	if errors.Is(err, ErrEnvironmentGone) {
+		r.gone = true
+	}
+}
+
 // openShell opens the job's shell and exports all that a fresh one must be given. The section that exports tells of
 // variables that the shell refuses; another one need not.
 func (r *runner) openShell(ctx context.Context, warnings io.Writer) error {
 	shell, err := r.env.OpenShell(ctx)
 	if err != nil {
+		r.noteGone(err)
 		return err
 	}
 	if err := export(ctx, shell, r.exported, warnings); err != nil {
@@ -419,9 +429,4 @@ func sortedEnv(vars map[string]string) []EnvVar {
 		out = append(out, EnvVar{Name: name, Value: vars[name]})
 	}
 	return out
-}
-
-// ShellQuote quotes a text so that a POSIX shell takes it as one word.
-func ShellQuote(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/session"
-	"github.com/signalman-ci/signalman/shared/protocol"
+	"github.com/signalman-ci/signalman/shared/jobshell"
 )
 
 const (
 	// How long a client tries to reach its server again when a stream broke, and the pause between two tries.
 	resumeTimeout = 30 * time.Second
 	resumePause   = 200 * time.Millisecond
-	// How long closing may take, as protocol.Shell's Close has no context.
+	// How long closing may take, as jobshell.Shell's Close has no context.
 	closeTimeout = 10 * time.Second
 )
 
@@ -30,7 +30,7 @@ type Dialer func(ctx context.Context) (io.ReadWriteCloser, error)
 
 // ShellOptions say how to open a shell in the container.
 type ShellOptions struct {
-	// Dir is the folder that the shell starts in; the container's where empty.
+	// Dir is the folder that the shell starts in: the container's where empty, the home of its user where "~".
 	Dir string
 	// Env is added to the container's environment, as "NAME=value".
 	Env [][]byte
@@ -40,7 +40,7 @@ type ShellOptions struct {
 }
 
 // Client talks to a server in a container. Its methods and those of its shells are called by one goroutine at a time,
-// but for Signal, which may be called at any time.
+// but for End, which may be called at any time.
 type Client struct {
 	dial Dialer
 
@@ -62,25 +62,40 @@ func (c *Client) Open(ctx context.Context, options ShellOptions) (*Shell, error)
 	return &Shell{client: c}, nil
 }
 
-// Signal signals every process that shells of this server have started, daemons too, and returns how many there were.
-func (c *Client) Signal(ctx context.Context, signal int) (int, error) {
+// End ends every process that shells of this server have started, daemons too, and the shell: INT, after grace TERM, after grace
+// again KILL. It returns when none is left; a shell can be opened afterwards.
+func (c *Client) End(ctx context.Context, grace time.Duration) error {
+	d, err := c.ask(ctx, encode(frameEnd, endRequest{Grace: grace}))
+	if err == nil && d.Error != "" {
+		err = errors.New(d.Error)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot end the container's processes: %w", orCause(ctx, err))
+	}
+	return nil
+}
+
+// ask uses a connection of its own.
+func (c *Client) ask(ctx context.Context, f frame) (d done, err error) {
 	conn, err := c.dial(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("cannot signal the container's processes: %w", err)
+		return d, err
 	}
 	defer closeOnce(ctx, conn)()
-	if err := encode(frameSignal, signalRequest{Signal: signal}).writeTo(conn); err != nil {
-		return 0, fmt.Errorf("cannot signal the container's processes: %w", orCause(ctx, err))
+	if err := f.writeTo(conn); err != nil {
+		return d, err
 	}
-	f, err := readFrame(bufio.NewReader(conn))
+	answer, err := readFrame(bufio.NewReader(conn))
 	if err != nil {
-		return 0, fmt.Errorf("cannot signal the container's processes: %w", orCause(ctx, err))
+		return d, err
 	}
-	var d done
-	if err := f.decode(&d); err != nil {
-		return 0, err
-	}
-	return d.Code, nil
+	return d, answer.decode(&d)
+}
+
+// Put writes a file with the rights of the container's user, beside its place first.
+func (c *Client) Put(ctx context.Context, file File) error {
+	_, err := c.request(ctx, framePut, request{Put: file}, io.Discard)
+	return err
 }
 
 // Close closes the shell, ends the server and removes its files.
@@ -90,13 +105,16 @@ func (c *Client) Close(ctx context.Context) error {
 	return err
 }
 
+// HangUp ends the connection. The server and what runs in its shell go on.
+func (c *Client) HangUp() { c.hangUp() }
+
 // request sends a request and reads the journal up to its end. When the connection breaks it makes a new one and goes on.
 func (c *Client) request(ctx context.Context, kind frameType, req request, out io.Writer) (done, error) {
 	c.seq++
 	req.Seq, req.Read = c.seq, c.offset
 	f := encode(kind, req)
 	if len(f.payload) > maxPayload {
-		return done{}, fmt.Errorf("a script of %d bytes is too large", len(req.Script))
+		return done{}, fmt.Errorf("%d bytes are too much for the container's shell", len(req.Script)+len(req.Put.Content))
 	}
 	broken := time.Now()
 	for {
@@ -117,7 +135,10 @@ func (c *Client) request(ctx context.Context, kind frameType, req request, out i
 		if ctx.Err() != nil {
 			return done{}, fmt.Errorf("the container's shell may be busy still: %w", ctx.Err())
 		}
-		if errors.Is(err, ErrGone) || time.Since(broken) > resumeTimeout {
+		if errors.Is(err, ErrGone) {
+			return done{}, err
+		}
+		if time.Since(broken) > resumeTimeout {
 			return done{}, fmt.Errorf("cannot reach the container's shell: %w", err)
 		}
 		select {
@@ -144,6 +165,7 @@ func (c *Client) attempt(ctx context.Context, f frame, out io.Writer) (done, err
 	if err := f.writeTo(conn); err != nil {
 		return done{}, err
 	}
+	confirmed := c.offset
 	for {
 		f, err := readFrame(c.in)
 		if err != nil {
@@ -154,6 +176,12 @@ func (c *Client) attempt(ctx context.Context, f frame, out io.Writer) (done, err
 				_, _ = out.Write(f.payload)
 			}
 			c.offset += f.size()
+			if c.offset-confirmed >= maxUnread/8 {
+				confirmed = c.offset
+				if err := encode(frameRead, hello{Offset: confirmed}).writeTo(conn); err != nil {
+					return done{}, err
+				}
+			}
 			continue
 		}
 		var d done
@@ -175,24 +203,30 @@ func (c *Client) hangUp() {
 	c.conn, c.in = nil, nil
 }
 
-// Shell is the shell of a Client. It implements protocol.Shell.
+// Shell is the shell of a Client. It implements jobshell.Shell.
 type Shell struct {
 	client *Client
 	closed bool
+	// kernel is what the kernel did to the container's processes during the last command.
+	kernel Kernel
 }
 
-var _ protocol.Shell = (*Shell)(nil)
+// Kernel tells what the kernel did to the container's processes while the last command ran.
+func (s *Shell) Kernel() Kernel { return s.kernel }
 
-// Run is as protocol.Shell and session.Shell say. When ctx ends the command goes on in the container: end it by
-// Client.Signal, and open another shell.
-func (s *Shell) Run(ctx context.Context, script string, out io.Writer) (protocol.Exit, error) {
+var _ jobshell.Shell = (*Shell)(nil)
+
+// Run is as jobshell.Shell and session.Shell say. When ctx ends the command goes on in the container: end it by
+// Client.End, and open another shell.
+func (s *Shell) Run(ctx context.Context, script string, out io.Writer) (jobshell.Exit, error) {
 	w := &firstError{out: out}
 	d, err := s.client.request(ctx, frameRun, request{Script: []byte(script)}, w)
-	return protocol.Exit{Code: d.Code, ShellEnded: d.Ended}, errors.Join(err, w.err)
+	s.kernel = d.Kernel
+	return jobshell.Exit{Code: d.Code, ShellEnded: d.Ended}, errors.Join(err, w.err)
 }
 
 // Export is as session.Shell says.
-func (s *Shell) Export(ctx context.Context, env []protocol.EnvVar) error {
+func (s *Shell) Export(ctx context.Context, env []jobshell.EnvVar) error {
 	return session.Export(ctx, s, env)
 }
 

@@ -5,19 +5,29 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
+	"time"
+)
+
+// The two commands of the helper's binary; each is followed by a folder.
+const (
+	ServeMode = "serve"
+	RelayMode = "relay"
 )
 
 // frameType is the first byte of a frame. A length of four bytes, big-endian, and so many bytes of payload follow.
 type frameType byte
 
-// From the client. All but the first two carry a request.
+// From the client. All but the first three carry a request.
 const (
-	frameHello  frameType = 'h' // begins a connection that gets the journal: a hello
-	frameSignal frameType = 's' // begins a connection of its own, answered by one frameDone: a signalRequest
-	frameOpen   frameType = 'o'
-	frameRun    frameType = 'r'
-	frameClose  frameType = 'c'
-	frameQuit   frameType = 'q'
+	frameHello frameType = 'h' // begins a connection that gets the journal: a hello
+	frameEnd   frameType = 'e' // begins a connection of its own, answered by one frameDone: an endRequest
+	frameRead  frameType = 'a' // how far the journal has been read: a hello
+	frameOpen  frameType = 'o'
+	frameRun   frameType = 'r'
+	framePut   frameType = 'p'
+	frameClose frameType = 'c'
+	frameQuit  frameType = 'q'
 )
 
 // From the server, in the journal.
@@ -28,7 +38,7 @@ const (
 
 const (
 	headerSize  = 5
-	maxPayload  = 64 << 20 // a script may be large
+	maxPayload  = 96 << 20 // a script or file may be large, and base64 adds a third
 	outputChunk = 64 << 10
 )
 
@@ -36,8 +46,8 @@ type hello struct {
 	Offset int64 // where in the journal the client goes on
 }
 
-type signalRequest struct {
-	Signal int
+type endRequest struct {
+	Grace time.Duration
 }
 
 type request struct {
@@ -46,13 +56,23 @@ type request struct {
 	Open ShellOptions // of frameOpen
 	// Script of frameRun. Bytes, as JSON's strings don't hold all of them.
 	Script []byte
+	Put    File // of framePut
+}
+
+// File is a file to be put into the container.
+type File struct {
+	// Path is absolute, begins with "~/" or is relative to the home of the container's user.
+	Path    string
+	Mode    fs.FileMode
+	Content []byte
 }
 
 type done struct {
 	Seq    int64
-	Code   int    // the script's or shell's status; how many processes got a signal
+	Code   int    // the script's or shell's status
 	Ended  bool   // the shell is gone
 	NotRun bool   // the shell had ended before
+	Kernel Kernel // what happened while a script ran
 	Error  string // empty where all went well
 }
 
@@ -64,11 +84,14 @@ type frame struct {
 func (f frame) size() int64 { return headerSize + int64(len(f.payload)) }
 
 func (f frame) writeTo(w io.Writer) error {
-	buf := make([]byte, headerSize, headerSize+len(f.payload))
-	buf[0] = byte(f.kind)
-	binary.BigEndian.PutUint32(buf[1:], uint32(len(f.payload)))
-	_, err := w.Write(append(buf, f.payload...))
+	_, err := w.Write(f.appendTo(make([]byte, 0, f.size())))
 	return err
+}
+
+func (f frame) appendTo(buf []byte) []byte {
+	buf = append(buf, byte(f.kind))
+	buf = binary.BigEndian.AppendUint32(buf, uint32(len(f.payload)))
+	return append(buf, f.payload...)
 }
 
 // readFrame reads one whole frame. At the end of r it returns io.EOF, within a frame io.ErrUnexpectedEOF.
@@ -101,4 +124,10 @@ func (f frame) decode(message any) error {
 		return fmt.Errorf("cannot read a frame of type %q: %w", f.kind, err)
 	}
 	return nil
+}
+
+// Kernel counts what the kernel did to the processes of a container.
+type Kernel struct {
+	// OOMKills are processes killed for want of memory, PidsRefused the processes and threads refused at the limit.
+	OOMKills, PidsRefused int
 }

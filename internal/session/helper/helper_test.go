@@ -24,7 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/signalman-ci/signalman/internal/session"
-	"github.com/signalman-ci/signalman/shared/protocol"
+	"github.com/signalman-ci/signalman/shared/jobshell"
 )
 
 // buildFolder is where the helper is built, once.
@@ -54,25 +54,40 @@ func places() map[string]func(testing.TB) place {
 func onHost(t testing.TB) place {
 	binary := buildHelper(t)
 	folder := filepath.Join(t.TempDir(), "f")
+	server := exec.Command(binary, ServeMode, folder)
+	require.NoError(t, server.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Wait() }()
+	t.Cleanup(func() {
+		_ = server.Process.Kill()
+		<-ended
+		close(ended)
+	})
 	return place{
-		dial: dialer(binary, "relay", folder),
-		gone: func(t testing.TB) { assert.NoDirExists(t, folder) },
+		dial: dialer(binary, RelayMode, folder),
+		gone: func(t testing.TB) {
+			err := <-ended
+			ended <- err
+			require.NoError(t, err)
+			assert.NoDirExists(t, folder)
+		},
 	}
 }
 
 func inContainer(t testing.TB) place {
 	if err := exec.Command("docker", "info").Run(); err != nil {
-		t.Skip("no Docker engine: install docker.io and start dockerd as root to run this test")
+		t.Skip("no Docker engine: run scripts/docker-up as root to run this test")
 	}
 	image := "signalman-helper-test:" + strings.ToLower(rand.Text())
 	docker(t, bytes.NewReader(rootWithBash(t)), "import", "-", image)
 	t.Cleanup(func() { _ = exec.Command("docker", "rmi", image).Run() })
-	container := strings.TrimSpace(docker(t, nil, "run", "-d", "--network=none", image, "/bin/sleep", "infinity"))
+	container := strings.TrimSpace(docker(t, nil, "create", "--network=none", image, "/helper", ServeMode, "/tmp/signalman"))
 	t.Cleanup(func() { _ = exec.Command("docker", "rm", "-f", container).Run() })
 	docker(t, nil, "cp", buildHelper(t), container+":/helper")
+	docker(t, nil, "start", container)
 	return place{
-		dial: dialer("docker", "exec", "-i", container, "/helper", "relay", "/tmp/signalman"),
-		gone: func(t testing.TB) { docker(t, nil, "exec", container, "/bin/bash", "-c", "[ ! -e /tmp/signalman ]") },
+		dial: dialer("docker", "exec", "-i", container, "/helper", RelayMode, "/tmp/signalman"),
+		gone: func(t testing.TB) { assert.Equal(t, "0", strings.TrimSpace(docker(t, nil, "wait", container))) },
 	}
 }
 
@@ -93,7 +108,7 @@ func buildHelper(t testing.TB) string {
 	if _, err := os.Stat(binary); err == nil {
 		return binary
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./testdata/signalman-helper")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./signalman-helper")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -181,7 +196,7 @@ func breaking(dial Dialer, after int64, count *atomic.Int64) Dialer {
 	}
 }
 
-func run(t testing.TB, s protocol.Shell, script string) (string, protocol.Exit) {
+func run(t testing.TB, s jobshell.Shell, script string) (string, jobshell.Exit) {
 	t.Helper()
 	var out bytes.Buffer
 	exit, err := s.Run(t.Context(), script, &out)
@@ -199,14 +214,14 @@ func TestShellInAPlace(t *testing.T) {
 
 			out, exit := run(t, shell, "echo $PWD; [ -t 0 ] && [ -t 1 ] && stty size; echo $A; cat; false")
 			assert.Equal(t, "/tmp\n24 80\n\xff\n", out)
-			assert.Equal(t, protocol.Exit{Code: 1}, exit)
-			require.NoError(t, shell.Export(t.Context(), []protocol.EnvVar{{Name: "B", Value: "it's\n\xfe $A"}}))
+			assert.Equal(t, jobshell.Exit{Code: 1}, exit)
+			require.NoError(t, shell.Export(t.Context(), []jobshell.EnvVar{{Name: "B", Value: "it's\n\xfe $A"}}))
 			out, _ = run(t, shell, `printf %s "$B"; head -c3 /dev/zero`)
 			assert.Equal(t, "it's\n\xfe $A\x00\x00\x00", out)
-			require.ErrorContains(t, shell.Export(t.Context(), []protocol.EnvVar{{Name: "UID"}}), "UID")
+			require.ErrorContains(t, shell.Export(t.Context(), []jobshell.EnvVar{{Name: "UID"}}), "UID")
 			out, exit = run(t, shell, "sleep 1000 & setsid sleep 1000 & echo a; exit 3")
 			assert.Equal(t, "a\n", out)
-			assert.Equal(t, protocol.Exit{Code: 3, ShellEnded: true}, exit)
+			assert.Equal(t, jobshell.Exit{Code: 3, ShellEnded: true}, exit)
 			_, err = shell.Run(t.Context(), "echo b", io.Discard)
 			require.ErrorIs(t, err, session.ErrEnded)
 
@@ -216,23 +231,27 @@ func TestShellInAPlace(t *testing.T) {
 			assert.Equal(t, "again\n", out)
 			require.NoError(t, shell.Close())
 			require.NoError(t, shell.Close())
-			killAll(t, client)
+			require.NoError(t, client.End(t.Context(), time.Millisecond))
 			require.NoError(t, client.Close(t.Context()))
 			p.gone(t)
 		})
 	}
 }
 
-// killAll kills until nothing is left, as an executor's Stop would.
-func killAll(t testing.TB, client *Client) {
-	t.Helper()
-	for {
-		n, err := client.Signal(t.Context(), 9)
-		require.NoError(t, err)
-		if n == 0 {
-			return
-		}
+// watched tells when a text was written to it.
+type watched struct {
+	text string
+	seen chan struct{}
+	all  strings.Builder
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	before := strings.Contains(w.all.String(), w.text)
+	w.all.Write(p)
+	if !before && strings.Contains(w.all.String(), w.text) {
+		close(w.seen)
 	}
+	return len(p), nil
 }
 
 func TestStopInAPlace(t *testing.T) {
@@ -242,33 +261,89 @@ func TestStopInAPlace(t *testing.T) {
 			client := Attach(p.dial)
 			shell, err := client.Open(t.Context(), ShellOptions{})
 			require.NoError(t, err)
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			stopped := make(chan error, 1)
+			out := &watched{text: "ready", seen: make(chan struct{})}
+			ended := make(chan error, 1)
 			go func() {
-				_, err := shell.Run(ctx, "(trap '' TERM; setsid sleep 1000 & sleep 1000) & sleep 1000; echo b", io.Discard)
-				stopped <- err
+				exit, err := shell.Run(t.Context(), "(trap '' TERM INT; setsid sleep 1000 & sleep 1000) & (trap '' INT; setsid sleep 1000 >/dev/null 2>&1 &); echo ready; sleep 1000; echo b", out)
+				assert.True(t, exit.ShellEnded)
+				ended <- err
 			}()
-			require.Eventually(t, func() bool { // bash, its subshell, three sleeps
-				n, err := client.Signal(t.Context(), 0)
-				return err == nil && n == 5
-			}, 30*time.Second, 10*time.Millisecond)
-			cancel()
-			require.ErrorIs(t, <-stopped, context.Canceled)
-			n, err := client.Signal(t.Context(), 15)
-			require.NoError(t, err)
-			assert.GreaterOrEqual(t, n, 4) // one sleep may have gone with the terminal
-			killAll(t, client)
+			<-out.seen
+			require.NoError(t, client.End(t.Context(), 50*time.Millisecond))
+			require.NoError(t, <-ended)
+			assert.Equal(t, "ready\n", out.all.String())
+			require.NoError(t, client.End(t.Context(), time.Hour), "nothing is left, so nothing is waited for")
 
 			shell, err = client.Open(t.Context(), ShellOptions{})
 			require.NoError(t, err)
-			out, exit := run(t, shell, "echo c")
-			assert.Equal(t, "c\n", out)
-			assert.Equal(t, protocol.Exit{}, exit)
+			printed, exit := run(t, shell, "echo c")
+			assert.Equal(t, "c\n", printed)
+			assert.Equal(t, jobshell.Exit{}, exit)
 			require.NoError(t, client.Close(t.Context()))
+			p.gone(t)
 		})
 	}
 }
+
+func TestPut(t *testing.T) {
+	client := Attach(onHost(t).dial)
+	dir := t.TempDir()
+	content := bytes.Repeat([]byte("\x00\xff\n"), 1<<20)
+	require.NoError(t, client.Put(t.Context(), File{Path: dir + "/a/b c", Mode: 0o750, Content: content}))
+	got, err := os.ReadFile(dir + "/a/b c")
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(content, got))
+	info, err := os.Stat(dir + "/a/b c")
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o750), info.Mode())
+	require.ErrorContains(t, client.Put(t.Context(), File{Path: dir + "/a/b c/d"}), "not a directory")
+	entries, err := os.ReadDir(dir + "/a")
+	require.NoError(t, err)
+	assert.Len(t, entries, 1)
+	require.NoError(t, client.Close(t.Context()))
+}
+
+// A command whose output nobody takes waits, rather than fill memory, and goes on when somebody does.
+func TestUnreadOutput(t *testing.T) {
+	place := onHost(t)
+	client := Attach(place.dial)
+	shell, err := client.Open(t.Context(), ShellOptions{})
+	require.NoError(t, err)
+	var size atomic.Int64
+	const total = 8 * maxUnread
+	exit, err := shell.Run(t.Context(), fmt.Sprintf("head -c %d /dev/zero", total), writerFunc(func(p []byte) (int, error) {
+		size.Add(int64(len(p)))
+		return len(p), nil
+	}))
+	require.NoError(t, err)
+	assert.Zero(t, exit.Code)
+	assert.EqualValues(t, total, size.Load())
+	require.NoError(t, client.Close(t.Context()))
+
+	j := newJournal()
+	done := make(chan error, 1)
+	go func() {
+		_, err := j.Write(make([]byte, 2*maxUnread))
+		done <- err
+	}()
+	assert.Eventually(t, func() bool {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		return len(j.unread) > maxUnread-2*outputChunk
+	}, time.Minute, time.Millisecond)
+	select {
+	case <-done:
+		t.Fatal("it does not wait")
+	default:
+	}
+	j.close()
+	require.ErrorIs(t, <-done, errClosed)
+	assert.LessOrEqual(t, len(j.unread), maxUnread)
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestResumeAfterBrokenStreams(t *testing.T) {
 	for name, newPlace := range places() {
@@ -284,7 +359,7 @@ func TestResumeAfterBrokenStreams(t *testing.T) {
 					fmt.Fprintf(&want, "%d %d xxxxxxxxxxxxxxx\n", n, i)
 				}
 				out, exit := run(t, shell, script)
-				assert.Equal(t, protocol.Exit{Code: 7}, exit)
+				assert.Equal(t, jobshell.Exit{Code: 7}, exit)
 				assert.True(t, out == want.String(), "got %d bytes, want %d", len(out), want.Len())
 			}
 			assert.Greater(t, dials.Load(), int64(8))

@@ -4,66 +4,84 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"sync"
 )
 
-// A journal is a stream of frames in a file, written at its end and read from any offset that hasn't been forgotten.
-// Offsets count from the first byte ever written. Its methods may be called concurrently.
+// maxUnread is how much of a journal its client may be behind; then what writes to it waits, and with it the command whose output
+// that is, as at a full pipe. In bytes. It counts as memory of the container.
+const maxUnread = 4 << 20
+
+// errClosed is the error of a journal that takes nothing more.
+var errClosed = errors.New("the journal is closed")
+
+// A journal is a stream of frames, written at its end and read from any offset that its client hasn't confirmed. Offsets
+// count from the first byte ever written. Its methods may be called concurrently.
 type journal struct {
 	mu     sync.Mutex
-	file   *os.File
-	begin  int64         // offset of the file's first byte
-	end    int64         // offset after its last
-	grown  chan struct{} // closed and made anew when end grows
-	failed error         // the first error of a write, such as a full disk
+	unread []byte        // from offset begin on
+	begin  int64         // what the client has confirmed
+	moved  chan struct{} // closed and made anew when the journal grows, when more of it is confirmed, and at its end
+	closed bool
 }
 
-func newJournal(path string) (*journal, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot make the journal: %w", err)
-	}
-	return &journal{file: file, grown: make(chan struct{})}, nil
-}
+func newJournal() *journal { return &journal{moved: make(chan struct{})} }
 
+// append waits until there is room.
 func (j *journal) append(f frame) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.failed != nil {
-		return j.failed
+	for {
+		j.mu.Lock()
+		if j.closed {
+			j.mu.Unlock()
+			return errClosed
+		}
+		if len(j.unread) == 0 || len(j.unread)+int(f.size()) <= maxUnread {
+			j.unread = f.appendTo(j.unread)
+			j.wake()
+			j.mu.Unlock()
+			return nil
+		}
+		moved := j.moved
+		j.mu.Unlock()
+		<-moved
 	}
-	if err := f.writeTo(io.NewOffsetWriter(j.file, j.end-j.begin)); err != nil {
-		j.failed = fmt.Errorf("cannot write the journal: %w", err)
-	} else {
-		j.end += f.size()
-	}
-	close(j.grown)
-	j.grown = make(chan struct{})
-	return j.failed
 }
 
-// forget frees the disk if all that was written has been read, as it has between two requests.
-func (j *journal) forget(read int64) error {
+func (j *journal) wake() {
+	close(j.moved)
+	j.moved = make(chan struct{})
+}
+
+// confirm frees what the client has read.
+func (j *journal) confirm(read int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if read != j.end {
-		return nil
+	if read <= j.begin || read > j.begin+int64(len(j.unread)) {
+		return
 	}
-	j.begin = j.end
-	return j.file.Truncate(0)
+	left := copy(j.unread, j.unread[read-j.begin:])
+	j.unread, j.begin = j.unread[:left], read
+	j.wake()
+}
+
+// close makes append fail, and ends readers at the end of what there is.
+func (j *journal) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.closed {
+		j.closed = true
+		j.wake()
+	}
 }
 
 // readAt reads what there is at an offset and waits for it if that is the end.
 func (j *journal) readAt(ctx context.Context, p []byte, offset int64) (int, error) {
 	for {
-		n, grown, err := j.tryReadAt(p, offset)
+		n, moved, err := j.tryReadAt(p, offset)
 		if n > 0 || err != nil {
 			return n, err
 		}
 		select {
-		case <-grown:
+		case <-moved:
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
@@ -73,17 +91,15 @@ func (j *journal) readAt(ctx context.Context, p []byte, offset int64) (int, erro
 func (j *journal) tryReadAt(p []byte, offset int64) (int, <-chan struct{}, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if offset < j.begin || offset > j.end {
-		return 0, nil, fmt.Errorf("the journal has bytes %d to %d, and %d was asked for", j.begin, j.end, offset)
+	end := j.begin + int64(len(j.unread))
+	switch {
+	case offset < j.begin || offset > end:
+		return 0, nil, fmt.Errorf("the journal has bytes %d to %d, and %d was asked for", j.begin, end, offset)
+	case offset == end && j.closed:
+		return 0, nil, errClosed
+	default:
+		return copy(p, j.unread[offset-j.begin:]), j.moved, nil
 	}
-	if offset == j.end {
-		return 0, j.grown, j.failed
-	}
-	n, err := j.file.ReadAt(p[:min(int64(len(p)), j.end-offset)], offset-j.begin)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return n, j.grown, err
 }
 
 // Write appends a command's output.

@@ -9,19 +9,25 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 )
 
-// After it was asked to quit, a server waits so long for its client to have read the answer and hang up.
-const quitGrace = 5 * time.Second
+const (
+	// After it was asked to quit, a server waits so long for its client to have read the answer and hang up.
+	quitGrace = 5 * time.Second
+	// At the end of its container a server gives what still runs so long between INT, TERM and KILL, and so long in all.
+	lastGrace, lastLimit = time.Second, 5 * time.Second
+	// A container's entrypoint may take its time before it runs the server; a relay looks for the server's socket so often,
+	// and for so long.
+	firstLook, lastLook = time.Millisecond, 50 * time.Millisecond
+	serverLimit         = time.Minute
+)
 
-// Listen runs a server on the socket in folder, which it makes. When it takes connections it writes a byte to ready.
-// It returns when the client has asked the server to quit, which removes folder, or when ctx ends.
-func Listen(ctx context.Context, folder string, ready io.WriteCloser) error {
+// Listen runs a server on the socket in folder, which it makes. It returns when the client has asked the server to quit, which
+// removes folder, or when ctx ends; then all that the shell has started is ended first, in a few seconds.
+func Listen(ctx context.Context, folder string) error {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return fmt.Errorf("cannot make the helper's folder: %w", err)
 	}
@@ -29,18 +35,12 @@ func Listen(ctx context.Context, folder string, ready io.WriteCloser) error {
 	if err != nil {
 		return err
 	}
-	_ = os.Remove(socketPath(folder)) // of a server that died
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socketPath(folder), Net: "unix"})
 	if err != nil {
-		return errors.Join(fmt.Errorf("cannot listen: %w", err), server.Close())
+		return fmt.Errorf("cannot listen: %w", err)
 	}
-	listener.SetUnlinkOnClose(false) // it may be another server's by then
-	_, err = ready.Write([]byte{1})
-	if err = errors.Join(err, ready.Close()); err != nil {
-		return errors.Join(fmt.Errorf("cannot say that the helper is ready: %w", err), listener.Close())
-	}
-
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var connections sync.WaitGroup
 	connections.Go(func() {
 		for {
@@ -55,16 +55,14 @@ func Listen(ctx context.Context, folder string, ready io.WriteCloser) error {
 	err = errors.Join(err, listener.Close())
 	defer time.AfterFunc(quitGrace, cancel).Stop()
 	connections.Wait()
-	cancel()
-	return errors.Join(err, server.Close())
+	return err
 }
 
 func socketPath(folder string) string { return filepath.Join(folder, "socket") }
 
-// Relay copies between stdin and stdout and the server of folder, which it starts if there is none, as a process of its
-// own that outlives this one: serve is its command line, which has to call Listen with its standard output as ready.
-func Relay(folder string, serve []string, stdin io.Reader, stdout io.Writer) error {
-	conn, err := connect(folder, serve)
+// Relay copies between stdin and stdout and the server of folder, for which it waits.
+func Relay(ctx context.Context, folder string, stdin io.Reader, stdout io.Writer) error {
+	conn, err := connect(ctx, folder)
 	if err != nil {
 		return err
 	}
@@ -81,43 +79,18 @@ func Relay(folder string, serve []string, stdin io.Reader, stdout io.Writer) err
 	return <-ended // the other one ends with the process
 }
 
-// connect holds a lock, so that of two relays one starts the server.
-func connect(folder string, serve []string) (net.Conn, error) {
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the helper's folder: %w", err)
+func connect(ctx context.Context, folder string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, serverLimit)
+	defer cancel()
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socketPath(folder))
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the helper does not run: %w", err)
+		}
 	}
-	lock, err := os.OpenFile(filepath.Join(folder, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot lock the helper's folder: %w", err)
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, fmt.Errorf("cannot lock the helper's folder: %w", err)
-	}
-	if conn, err := net.Dial("unix", socketPath(folder)); err == nil {
-		return conn, nil
-	}
-	if err := startServer(serve); err != nil {
-		return nil, fmt.Errorf("cannot start the helper's server: %w", err)
-	}
-	return net.Dial("unix", socketPath(folder))
-}
-
-func startServer(serve []string) error {
-	ready, readyWrite, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer ready.Close()
-	cmd := exec.Command(serve[0], serve[1:]...)
-	cmd.Stdout = readyWrite // nothing of it holds the exec's own streams
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
-	if err = errors.Join(err, readyWrite.Close()); err != nil {
-		return err
-	}
-	if _, err := io.ReadFull(ready, make([]byte, 1)); err != nil {
-		return fmt.Errorf("it ended before it was ready: %w", errors.Join(err, cmd.Wait()))
-	}
-	return nil
 }

@@ -10,13 +10,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
+	"strings"
 	"sync"
-	"syscall"
+	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/signalman-ci/signalman/internal/process"
 	"github.com/signalman-ci/signalman/internal/session"
 )
 
@@ -34,64 +33,63 @@ type Server struct {
 	requests chan func() // taken by the one goroutine that Run runs
 	shell    *session.Shell
 
-	processes sync.Mutex // held while a process starts or orphans are reaped
-	shellPid  int
+	// tree is all that the shell starts, leader the shell's pid, 0 before the first.
+	tree   *process.Tree
+	leader atomic.Int64
 }
 
 // NewServer makes a server whose files go into folder, which exists and is the server's alone. It handles requests
-// while Run runs.
+// while Run runs, and makes this process the reaper of its descendants until then.
 func NewServer(folder string) (*Server, error) {
-	j, err := newJournal(filepath.Join(folder, "journal"))
+	if err := os.MkdirAll(scripts(folder), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the folder of scripts: %w", err)
+	}
+	tree, err := process.NewTree()
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(folder, "scripts"), 0o700); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot make the folder of scripts: %w", err), j.file.Close())
-	}
 	nothing := func() {}
-	return &Server{folder: folder, journal: j, quit: make(chan struct{}), detach: nothing, abandon: nothing,
-		requests: make(chan func(), 16)}, nil
+	return &Server{folder: folder, journal: newJournal(), quit: make(chan struct{}), detach: nothing, abandon: nothing,
+		requests: make(chan func(), 16), tree: tree}, nil
 }
+
+func scripts(folder string) string { return filepath.Join(folder, "scripts") }
 
 // Run handles requests until the client asks the server to quit or ctx ends. The process adopts and reaps whatever the
 // shell's children leave behind. At the end the shell is closed.
 func (s *Server) Run(ctx context.Context) error {
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("cannot become the parent of orphans: %w", err)
-	}
-	children := make(chan os.Signal, 1)
-	signal.Notify(children, syscall.SIGCHLD)
-	defer signal.Stop(children)
-
-	var worker sync.WaitGroup
-	worker.Go(func() {
-		for {
-			select {
-			case handle := <-s.requests:
-				handle()
-			case <-s.quit:
-				return
-			case <-ctx.Done():
-				return
-			}
-		}
+	defer s.tree.Close()
+	defer s.journal.close()
+	ended := make(chan struct{})
+	defer func() { <-ended }()
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		s.stopWaiting()
+		s.journal.close() // nothing waits for room in it
 	})
+	defer func() {
+		if stop() {
+			close(ended)
+		}
+	}()
 	for {
 		select {
-		case <-children:
-			s.reap()
-			continue
+		case handle := <-s.requests:
+			handle()
 		case <-s.quit:
+			return s.closeShell()
 		case <-ctx.Done():
+			return errors.Join(s.endAll(), s.closeShell())
 		}
-		s.stopWaiting()
-		worker.Wait()
-		return s.closeShell()
 	}
 }
 
-// Close closes the server's files, after Run and all calls of Serve have returned.
-func (s *Server) Close() error { return s.journal.file.Close() }
+// endAll is for a server that is asked to end before its shell.
+func (s *Server) endAll() error {
+	ctx, cancel := context.WithTimeout(context.Background(), lastLimit)
+	defer cancel()
+	return s.tree.End(ctx, lastGrace, 0)
+}
 
 // Serve talks to one client until its connection ends, which it closes. A nil error means that the client hung up.
 func (s *Server) Serve(ctx context.Context, conn io.ReadWriteCloser) error {
@@ -110,18 +108,23 @@ func (s *Server) Serve(ctx context.Context, conn io.ReadWriteCloser) error {
 		return endOfConnection(ctx, err)
 	}
 	switch first.kind {
-	case frameSignal:
-		var req signalRequest
+	case frameEnd:
+		var req endRequest
 		if err := first.decode(&req); err != nil {
 			return err
 		}
-		return encode(frameDone, done{Code: s.signal(syscall.Signal(req.Signal))}).writeTo(conn)
+		d := done{}
+		if err := s.tree.End(ctx, req.Grace, int(s.leader.Load())); err != nil {
+			d.Error = err.Error()
+		}
+		return encode(frameDone, d).writeTo(conn)
 	case frameHello:
 		var h hello
 		if err := first.decode(&h); err != nil {
 			return err
 		}
 		s.attach(cancel)
+		s.journal.confirm(h.Offset)
 		var sending sync.WaitGroup
 		defer sending.Wait()
 		defer cancel()
@@ -171,10 +174,19 @@ func (s *Server) receive(in io.Reader) error {
 		if err != nil {
 			return err
 		}
+		if f.kind == frameRead {
+			var h hello
+			if err := f.decode(&h); err != nil {
+				return err
+			}
+			s.journal.confirm(h.Offset)
+			continue
+		}
 		var req request
 		if err := f.decode(&req); err != nil {
 			return err
 		}
+		s.journal.confirm(req.Read)
 		if s.isNew(req) {
 			if f.kind != frameRun {
 				s.stopWaiting() // for a command that the client has given up
@@ -205,15 +217,11 @@ func (s *Server) stopWaiting() {
 
 func (s *Server) handle(kind frameType, req request) {
 	d := done{Seq: req.Seq}
-	err := s.journal.forget(req.Read)
-	if err == nil {
-		err = s.do(kind, req, &d)
-	}
-	if err != nil {
+	if err := s.do(kind, req, &d); err != nil {
 		d.NotRun = errors.Is(err, session.ErrEnded)
 		d.Error = err.Error()
 	}
-	_ = s.journal.append(encode(frameDone, d)) // a failed journal ends the connection, which the client sees
+	_ = s.journal.append(encode(frameDone, d)) // a closed journal ends the connection, which the client sees
 	if kind == frameQuit {
 		close(s.quit)
 	}
@@ -233,9 +241,12 @@ func (s *Server) do(kind frameType, req request, d *done) error {
 		if s.shell == nil {
 			return errors.New("no shell is open")
 		}
+		before := kernelEvents()
 		exit, err := s.shell.Run(ctx, string(req.Script), s.journal)
-		d.Code, d.Ended = exit.Code, exit.ShellEnded
+		d.Code, d.Ended, d.Kernel = exit.Code, exit.ShellEnded, kernelEvents().since(before)
 		return err
+	case framePut:
+		return put(req.Put)
 	case frameClose:
 		return s.closeShell()
 	case frameQuit: // the files still open serve until the client has read the answer
@@ -246,15 +257,23 @@ func (s *Server) do(kind frameType, req request, d *done) error {
 }
 
 func (s *Server) openShell(ctx context.Context, o ShellOptions) (err error) {
-	env := os.Environ() // of the container and the exec
+	env := os.Environ() // of the container
 	for _, v := range o.Env {
 		env = append(env, string(v))
+	}
+	if o.Dir == "~" {
+		if o.Dir, err = home(); err != nil {
+			return err
+		}
+		if _, err := os.Stat(o.Dir); err != nil { // users of containers often have none
+			o.Dir = "/"
+		}
 	}
 	s.shell, err = session.Open(ctx, session.Options{
 		Dir:          o.Dir,
 		Env:          env,
 		Login:        o.Login,
-		ScriptDir:    filepath.Join(s.folder, "scripts"),
+		ScriptDir:    scripts(s.folder),
 		StartTimeout: o.StartTimeout,
 		Start:        s.start,
 	})
@@ -271,11 +290,46 @@ func (s *Server) closeShell() error {
 }
 
 func (s *Server) start(cmd *exec.Cmd) error {
-	s.processes.Lock()
-	defer s.processes.Unlock()
-	err := cmd.Start()
+	err := s.tree.Start(cmd)
 	if err == nil {
-		s.shellPid = cmd.Process.Pid
+		s.leader.Store(int64(cmd.Process.Pid))
 	}
 	return err
+}
+
+// home is that of the container's user, which the engine looks up in the container.
+func home() (string, error) {
+	dir, err := os.UserHomeDir()
+	if err != nil {
+		return "", errors.New("the container's user has no home: set HOME in the container's variables")
+	}
+	return dir, nil
+}
+
+// put writes a file beside its place first: an old one may be read-only, a link, or in use.
+func put(file File) error {
+	path := file.Path
+	if rest, ok := strings.CutPrefix(path, "~/"); ok || !filepath.IsAbs(path) {
+		dir, err := home()
+		if err != nil {
+			return err
+		}
+		path = filepath.Join(dir, rest)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".signalman-*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(file.Content)
+	err = errors.Join(err, tmp.Chmod(file.Mode), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return nil
 }

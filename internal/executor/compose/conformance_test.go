@@ -1,0 +1,17 @@
+package compose_test
+
+import (
+	"testing"
+
+	"github.com/signalman-ci/signalman/internal/testimage"
+	"github.com/signalman-ci/signalman/shared/protocol"
+	"github.com/signalman-ci/signalman/shared/protocol/conformance"
+)
+
+func TestComposeWorkerConforms(t *testing.T) {
+	image := testimage.Build(t, testimage.Engine(t), true)
+	conformance.Run(t, conformance.Worker{
+		Path:    testimage.Worker(t),
+		Compose: &protocol.Compose{Containers: []protocol.Container{{Name: "main", Image: image}}},
+	})
+}

@@ -1,0 +1,424 @@
+package compose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kballard/go-shellquote"
+
+	"github.com/signalman-ci/signalman/internal/engine"
+	"github.com/signalman-ci/signalman/internal/session/helper"
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+const (
+	// What is put into main: the helper's binary, and a folder in which the container's user, whoever that is, may make the
+	// helper's own.
+	helperPath   = "/.signalman/helper"
+	helperCommon = "/.signalman/run"
+	helperFolder = helperCommon + "/session"
+
+	// shellStartLimit is how long a .bashrc may take.
+	shellStartLimit = time.Minute
+	// lastLines is how many lines of a dead container are shown.
+	lastLines = 10
+	// engineBackLimit is how long a job that has ended waits for an engine that is being restarted, to remove its containers.
+	engineBackLimit = 30 * time.Second
+	engineBackLook  = 500 * time.Millisecond
+)
+
+// goneError is why nothing more can be run in main, said in one line.
+type goneError struct{ text string }
+
+func (e goneError) Error() string { return e.text }
+
+// Is makes the helper's client try no more, and the runner start nothing more.
+func (goneError) Is(target error) bool {
+	return target == helper.ErrGone || target == protocol.ErrEnvironmentGone
+}
+
+// service is a container beside main.
+type service struct {
+	protocol.Container
+	id string
+}
+
+// environment is the containers of one job.
+type environment struct {
+	parts    Options
+	engine   *engine.Engine
+	job      *protocol.Job
+	settings *protocol.Settings
+	options  options
+	host     *hostCommands
+
+	// network and the ids of containers are "" for what isn't made yet.
+	network  string
+	main     service
+	services []*service
+	mainDir  string
+	watch    *watcher
+
+	mu      sync.Mutex // guards client while shells come and Stop looks
+	client  *helper.Client
+	first   protocol.Shell // opened while preparing, for the first OpenShell
+	stopped bool
+}
+
+func newEnvironment(parts Options, eng *engine.Engine, job *protocol.Job, settings *protocol.Settings, o options) (*environment, error) {
+	host, err := newHostCommands(job.ID, settings)
+	if err != nil {
+		return nil, err
+	}
+	e := &environment{parts: parts, engine: eng, job: job, settings: settings, options: o, host: host}
+	for i, c := range job.Compose.Containers {
+		if i == 0 {
+			e.main = service{Container: c}
+			continue
+		}
+		e.services = append(e.services, &service{Container: c})
+	}
+	return e, nil
+}
+
+// prepare makes everything up to an open shell.
+func (e *environment) prepare(ctx context.Context, log protocol.SectionLog) error {
+	if err := e.host.run(ctx, e.job.Compose.HostSetupCommands, log); err != nil {
+		return err
+	}
+	keys, err := e.credentialsSection(ctx, log)
+	if err != nil {
+		return err
+	}
+	images, err := e.imagesSection(ctx, log, keys)
+	if err != nil {
+		return err
+	}
+	return e.startSection(ctx, log, images)
+}
+
+func (e *environment) startSection(ctx context.Context, log protocol.SectionLog, images map[string]engine.Image) (err error) {
+	out, end := log.Section("Starting the docker image...")
+	defer func() { end(codeOf(err)) }()
+	binds, missing, err := e.options.binds()
+	if err != nil {
+		return err
+	}
+	for _, path := range missing {
+		fmt.Fprintf(out, "Warning: the host's file %s for containers (files) is not there.\n", path)
+	}
+	if e.network, err = e.makeNetwork(ctx); err != nil {
+		return err
+	}
+	if e.watch, err = watch(e.engine, labels(e.settings.InstanceID, e.job.ID)); err != nil {
+		return err
+	}
+	starts := []func() error{func() error { return e.startMain(ctx, images[e.main.Image], binds) }}
+	for _, s := range e.services {
+		starts = append(starts, func() error { return e.startService(ctx, s, images[s.Image], binds) })
+	}
+	if err := inParallel(starts, func(start func() error) error { return start() }); err != nil {
+		return err
+	}
+	shell, err := e.openShell(ctx)
+	if err != nil {
+		return err
+	}
+	e.first = shell
+	fmt.Fprintln(out, "Starting a new bash session.")
+	return nil
+}
+
+// makeNetwork isn't cut short: what the engine then makes nevertheless would be left.
+func (e *environment) makeNetwork(ctx context.Context) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	id, err := e.engine.CreateNetwork(context.WithoutCancel(ctx), "signalman-"+e.job.ID, labels(e.settings.InstanceID, e.job.ID))
+	if err != nil {
+		return "", fmt.Errorf("cannot make the job's network: %w", err)
+	}
+	return id, nil
+}
+
+// create makes a container with what holds for main and services.
+func (e *environment) create(ctx context.Context, s *service, c engine.Container) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.Image, c.User, c.Network = s.Image, s.User, e.network
+	if s.Name != "" {
+		c.Aliases = []string{s.Name}
+	}
+	for _, v := range s.Env {
+		c.Env = append(c.Env, v.Name+"="+v.Value)
+	}
+	c.Labels = labels(e.settings.InstanceID, e.job.ID)
+	c.Labels[labelContainer] = s.Name
+	if c.Entrypoint, err = shellquote.Split(s.Entrypoint); err != nil {
+		return fmt.Errorf("the entrypoint of container %s cannot be split into words: %w", s.Name, err)
+	}
+	id, err := e.engine.Create(context.WithoutCancel(ctx), c)
+	if err != nil {
+		return fmt.Errorf("cannot make container %s: %w", s.Name, err)
+	}
+	s.id = id
+	return nil
+}
+
+// startMain makes the container for the commands run the helper, by its entrypoint if it has one.
+func (e *environment) startMain(ctx context.Context, image engine.Image, binds []string) error {
+	binary, err := e.parts.Helper(image.Arch)
+	if err != nil {
+		return fmt.Errorf("cannot run commands in image %s: %w", e.main.Image, err)
+	}
+	c := engine.Container{
+		Command: []string{helperPath, helper.ServeMode, helperFolder}, StopSignal: "SIGTERM", Binds: binds,
+		Memory: e.settings.Limits.Memory, MilliCPUs: e.settings.Limits.MilliCPUs, Pids: e.settings.Limits.Pids,
+	}
+	if socket := socketOf(e.engine.Host()); e.options.mountSocket && socket != "" {
+		c.Binds = append(c.Binds[:len(c.Binds):len(c.Binds)], socket+":/var/run/docker.sock")
+	}
+	if _, err := os.Stat("/dev/kvm"); e.options.exposeKVM && err == nil {
+		c.Devices = []string{"/dev/kvm"}
+	}
+	if err := e.create(ctx, &e.main, c); err != nil {
+		return err
+	}
+	e.mainDir = "~"
+	if dir := image.WorkingDir; dir != "" && dir != "/" {
+		e.mainDir = "" // the image's own
+	}
+	files := append(containerFiles(&e.main, image),
+		engine.File{Path: helperPath, Mode: 0o755, Content: binary},
+		engine.File{Path: helperCommon, Mode: fs.ModeDir | fs.ModeSticky | 0o777})
+	if err := e.engine.Copy(ctx, e.main.id, files...); err != nil {
+		return fmt.Errorf("cannot put files into container %s: %w", e.main.Name, err)
+	}
+	if err := e.engine.Start(ctx, e.main.id); err != nil {
+		return fmt.Errorf("cannot start container %s: %w", e.main.Name, err)
+	}
+	return nil
+}
+
+func (e *environment) startService(ctx context.Context, s *service, image engine.Image, binds []string) error {
+	command, err := shellquote.Split(s.Command)
+	if err != nil {
+		return fmt.Errorf("the command of container %s cannot be split into words: %w", s.Name, err)
+	}
+	if err := e.create(ctx, s, engine.Container{Command: command, Binds: binds}); err != nil {
+		return err
+	}
+	if files := containerFiles(s, image); len(files) > 0 {
+		if err := e.engine.Copy(ctx, s.id, files...); err != nil {
+			return fmt.Errorf("cannot put files into container %s: %w", s.Name, err)
+		}
+	}
+	e.watch.service(s)
+	if err := e.engine.Start(ctx, s.id); err != nil {
+		return fmt.Errorf("cannot start container %s: %w", s.Name, err)
+	}
+	if image.HasHealth {
+		return e.watch.awaitHealth(ctx, s)
+	}
+	return nil
+}
+
+// containerFiles are those that the job's request has for one container.
+func containerFiles(s *service, image engine.Image) []engine.File {
+	var files []engine.File
+	for _, f := range s.Files {
+		files = append(files, engine.File{Path: inContainer(f.Path, homeOf(s, image)), Mode: f.Mode, Content: f.Content})
+	}
+	return files
+}
+
+// homeOf guesses the home of a container's user before the container runs.
+func homeOf(s *service, image engine.Image) string {
+	home := ""
+	for _, v := range image.Env {
+		if value, ok := strings.CutPrefix(v, "HOME="); ok {
+			home = value
+		}
+	}
+	for _, v := range s.Env {
+		if v.Name == "HOME" {
+			home = v.Value
+		}
+	}
+	if home != "" {
+		return home
+	}
+	user := s.User
+	if user == "" {
+		user = image.User
+	}
+	switch user, _, _ = strings.Cut(user, ":"); user {
+	case "", "0", "root":
+		return "/root"
+	default:
+		return "/home/" + user
+	}
+}
+
+func inContainer(name, home string) string {
+	if rest, ok := strings.CutPrefix(name, "~/"); ok {
+		return path.Join(home, rest)
+	}
+	if path.IsAbs(name) {
+		return name
+	}
+	return path.Join(home, name)
+}
+
+// dial runs the relay in main. Its error is final if main or the engine is gone.
+func (e *environment) dial(ctx context.Context) (io.ReadWriteCloser, error) {
+	if err := e.mainGone(ctx); err != nil {
+		return nil, err
+	}
+	conn, err := e.engine.Exec(ctx, e.main.id, helperPath, helper.RelayMode, helperFolder)
+	if err == nil || ctx.Err() != nil {
+		return conn, err
+	}
+	if gone := e.mainGone(ctx); gone != nil {
+		return nil, gone
+	}
+	return nil, err
+}
+
+// mainGone tells why nothing can run in main any more.
+func (e *environment) mainGone(ctx context.Context) error {
+	if err := e.watch.lostEngine(); err != nil {
+		return goneError{err.Error()}
+	}
+	state, err := e.engine.State(ctx, e.main.id)
+	switch {
+	case errors.Is(err, engine.ErrUnreachable):
+		return goneError{engineLost}
+	case errors.Is(err, engine.ErrNotFound):
+		return goneError{fmt.Sprintf("The container %s was removed while the job ran.", e.main.Name)}
+	case err != nil || state.Running:
+		return nil //nolint:nilerr // that isn't known, then
+	}
+	why := fmt.Sprintf("with code %d", state.ExitCode)
+	if state.OOMKilled {
+		why += " after the kernel killed a process of it for want of memory"
+	}
+	return goneError{fmt.Sprintf("The container %s, where the job's commands run, ended %s%s.", e.main.Name, why, e.watch.said(ctx, e.main.id))}
+}
+
+func (e *environment) OpenShell(ctx context.Context) (protocol.Shell, error) {
+	if first := e.first; first != nil {
+		e.first = nil
+		return first, nil
+	}
+	return e.openShell(ctx)
+}
+
+func (e *environment) openShell(ctx context.Context) (protocol.Shell, error) {
+	e.mu.Lock()
+	if e.client == nil {
+		e.client = helper.Attach(e.dial)
+	}
+	client := e.client
+	e.mu.Unlock()
+	s, err := client.Open(ctx, helper.ShellOptions{Dir: e.mainDir, StartTimeout: shellStartLimit})
+	if err != nil {
+		if errors.Is(err, helper.ErrGone) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("container %s (image %s): %w", e.main.Name, e.main.Image, err)
+	}
+	return &shell{Shell: s, watch: e.watch, limits: e.settings.Limits}, nil
+}
+
+func (e *environment) ResolvePath(path string) string { return path }
+
+func (e *environment) Inject(ctx context.Context, file protocol.File) error {
+	if err := e.client.Put(ctx, helper.File{Path: file.Path, Mode: file.Mode, Content: file.Content}); err != nil {
+		return fmt.Errorf("cannot inject %s: %w", file.Path, err)
+	}
+	return nil
+}
+
+// Stop ends what runs in main. The services go on: the job's last words may need them.
+func (e *environment) Stop(ctx context.Context) error {
+	e.mu.Lock()
+	e.stopped = true
+	client := e.client
+	e.mu.Unlock()
+	grace := e.settings.StopGrace
+	err := e.host.end(ctx, grace)
+	if client == nil {
+		return err
+	}
+	if endErr := client.End(ctx, grace); endErr != nil && !errors.Is(endErr, helper.ErrGone) {
+		err = errors.Join(err, endErr)
+	}
+	return err
+}
+
+// Close stops the containers, side by side, and removes all that carries the job's label.
+func (e *environment) Close(ctx context.Context) error {
+	e.mu.Lock()
+	grace := min(e.settings.StopGrace, leftoverGrace)
+	if e.stopped {
+		grace = e.settings.StopGrace
+	}
+	client := e.client
+	e.mu.Unlock()
+	if e.watch != nil {
+		e.watch.close()
+	}
+	if client != nil {
+		client.HangUp()
+	}
+	err := errors.Join(e.host.close(ctx), e.removeContainers(ctx, grace))
+	if err != nil && errors.Is(err, engine.ErrUnreachable) {
+		err = e.removeWhenBack(ctx)
+	}
+	return errors.Join(err, e.engine.Close())
+}
+
+func (e *environment) removeContainers(ctx context.Context, grace time.Duration) error {
+	var ids []string
+	for _, s := range append([]*service{&e.main}, e.services...) {
+		if s.id != "" {
+			ids = append(ids, s.id)
+		}
+	}
+	if err := inParallel(ids, func(id string) error {
+		if err := e.engine.Stop(ctx, id, grace); err != nil && errors.Is(err, engine.ErrUnreachable) {
+			return err
+		}
+		return e.engine.Remove(ctx, id)
+	}); err != nil {
+		return err
+	}
+	return removeAll(ctx, e.engine, labels(e.settings.InstanceID, e.job.ID))
+}
+
+// removeWhenBack removes the job's containers as soon as the engine answers again.
+func (e *environment) removeWhenBack(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, engineBackLimit)
+	defer cancel()
+	for {
+		err := removeAll(ctx, e.engine, labels(e.settings.InstanceID, e.job.ID))
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(engineBackLook):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}

@@ -1,0 +1,151 @@
+package compose
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/signalman-ci/signalman/internal/engine"
+)
+
+// engineLost is why a job ends whose engine does.
+const engineLost = "The Docker engine was restarted, or has ended, while the job ran."
+
+// lookLimit bounds a look at a container that has died.
+const lookLimit = 10 * time.Second
+
+// watcher follows what happens to a job's containers. Its methods may be called concurrently.
+type watcher struct {
+	engine *engine.Engine
+	ctx    context.Context
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+
+	mu       sync.Mutex
+	services map[string]*service // by id
+	pending  []string            // what is to be told in the log
+	lost     error               // why no more events come
+	changed  chan struct{}       // closed and made anew when something has happened
+}
+
+// watch begins to follow what happens to the containers that carry labels. It returns when nothing is missed any more.
+func watch(eng *engine.Engine, labels map[string]string) (*watcher, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &watcher{engine: eng, ctx: ctx, cancel: cancel, services: map[string]*service{}, changed: make(chan struct{})}
+	started := make(chan struct{})
+	w.done.Go(func() {
+		err := eng.Events(ctx, labels, func() { close(started) }, w.happened)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.lost = err
+		w.wake()
+	})
+	<-started
+	return w, w.lostEngine()
+}
+
+// close ends the watch: what happens from then on is our own doing.
+func (w *watcher) close() {
+	w.cancel()
+	w.done.Wait()
+}
+
+func (w *watcher) wake() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// service makes the death of a service known.
+func (w *watcher) service(s *service) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.services[s.id] = s
+}
+
+func (w *watcher) happened(ev engine.Event) {
+	w.mu.Lock()
+	s := w.services[ev.ContainerID]
+	w.mu.Unlock()
+	text := ""
+	if s != nil && ev.Kind == engine.EventDied {
+		text = w.obituary(w.ctx, s)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if text != "" {
+		w.pending = append(w.pending, text)
+	}
+	w.wake()
+}
+
+// obituary tells how a service has ended.
+func (w *watcher) obituary(ctx context.Context, s *service) string {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	state, err := w.engine.State(ctx, s.id)
+	if err != nil {
+		return fmt.Sprintf("Warning: the service %s has ended.\n", s.Name)
+	}
+	why := fmt.Sprintf("with code %d", state.ExitCode)
+	if state.OOMKilled {
+		why += ", out of memory"
+	}
+	return fmt.Sprintf("Warning: the service %s has ended %s%s.\n", s.Name, why, w.said(ctx, s.id))
+}
+
+// said is the end of what a container has printed, for the end of a sentence; "" if it was silent.
+func (w *watcher) said(ctx context.Context, id string) string {
+	lines, err := w.engine.LastLines(ctx, id, lastLines)
+	if err != nil || len(lines) == 0 {
+		return ""
+	}
+	return "; its last lines:\n  " + strings.Join(lines, "\n  ")
+}
+
+// lostEngine tells that nothing more is learnt of the containers.
+func (w *watcher) lostEngine() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.lost == nil || w.ctx.Err() != nil {
+		return nil
+	}
+	return goneError{engineLost}
+}
+
+// news is what is to be told by now; more is closed when there may be more.
+func (w *watcher) news() (texts []string, more <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	texts, w.pending = w.pending, nil
+	return texts, w.changed
+}
+
+// awaitHealth waits until a service's health check says that it is healthy.
+func (w *watcher) awaitHealth(ctx context.Context, s *service) error {
+	for {
+		w.mu.Lock()
+		changed := w.changed
+		w.mu.Unlock()
+		if err := w.lostEngine(); err != nil {
+			return err
+		}
+		state, err := w.engine.State(ctx, s.id)
+		switch {
+		case err != nil:
+			return fmt.Errorf("cannot look at container %s: %w", s.Name, err)
+		case !state.Running:
+			return fmt.Errorf("the service %s ended with code %d before its health check passed%s", s.Name, state.ExitCode, w.said(ctx, s.id))
+		case state.Health == "healthy":
+			return nil
+		case state.Health == "unhealthy":
+			return fmt.Errorf("the service %s is unhealthy; its health check says: %s", s.Name, state.HealthOutput)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package compose
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/signalman-ci/signalman/internal/engine"
+	"github.com/signalman-ci/signalman/internal/testimage"
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is for conditions that come sooner or later.
+const patience = 90 * time.Second
+
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// record is the log that an executor writes.
+type record struct {
+	mu       sync.Mutex
+	sections []*section
+}
+
+type section struct {
+	directive string
+	output    syncBuffer
+	code      int
+	ended     bool
+}
+
+func (r *record) Section(directive string) (io.Writer, func(int)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := &section{directive: directive}
+	r.sections = append(r.sections, s)
+	return &s.output, func(code int) { s.code, s.ended = code, true }
+}
+
+func (r *record) directives() (all []string) {
+	for _, s := range r.sections {
+		all = append(all, s.directive)
+	}
+	return all
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// world is one job on a real engine.
+type world struct {
+	t        *testing.T
+	engine   *engine.Engine
+	executor protocol.Executor
+	job      *protocol.Job
+	set      *protocol.Settings
+	log      *record
+	env      protocol.Environment
+}
+
+// newWorld has a job whose first container is main, of image; it isn't prepared yet.
+func newWorld(t *testing.T, eng *engine.Engine, image string, services ...protocol.Container) *world {
+	t.Helper()
+	helper, err := os.ReadFile(testimage.Helper(t))
+	require.NoError(t, err)
+	w := &world{t: t, engine: eng, log: &record{},
+		executor: New(Options{Helper: func(string) ([]byte, error) { return helper, nil }}),
+		job: &protocol.Job{ID: "job-" + uuid.NewString(), Compose: &protocol.Compose{
+			Containers: append([]protocol.Container{{Name: "main", Image: image}}, services...),
+		}},
+		set: &protocol.Settings{InstanceID: uuid.NewString(), TempDir: t.TempDir(), StopGrace: 2 * time.Second, Extra: map[string]string{},
+			BaseEnv: []protocol.EnvVar{{Name: "PATH", Value: os.Getenv("PATH")}}},
+	}
+	t.Cleanup(w.end)
+	return w
+}
+
+// end closes the environment, if there is one, after which nothing may be left.
+func (w *world) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if w.env != nil {
+		assert.NoError(w.t, w.env.Close(ctx))
+	}
+	w.env = nil
+	left, err := w.executor.List(ctx, w.set.InstanceID)
+	assert.NoError(w.t, err)
+	if !assert.Empty(w.t, left) {
+		_ = w.executor.Cleanup(ctx, w.job, w.set)
+	}
+	for _, s := range w.log.sections {
+		assert.True(w.t, s.ended, s.directive)
+	}
+}
+
+func (w *world) main() *protocol.Container { return &w.job.Compose.Containers[0] }
+
+func (w *world) prepare() error {
+	w.t.Helper()
+	env, err := w.executor.Prepare(within(w.t), w.job, w.set, w.log)
+	w.env = env
+	return err
+}
+
+func (w *world) shell() protocol.Shell {
+	w.t.Helper()
+	if w.env == nil {
+		require.NoError(w.t, w.prepare())
+	}
+	s, err := w.env.OpenShell(within(w.t))
+	require.NoError(w.t, err)
+	return s
+}
+
+func (w *world) run(s protocol.Shell, script string) (string, protocol.Exit) {
+	w.t.Helper()
+	var out syncBuffer
+	exit, err := s.Run(within(w.t), script, &out)
+	require.NoError(w.t, err, out.String())
+	return out.String(), exit
+}
+
+// things are what the engine has of the job.
+func (w *world) things(name string) []engine.Thing {
+	w.t.Helper()
+	all, err := w.engine.List(within(w.t), labels(w.set.InstanceID, w.job.ID))
+	require.NoError(w.t, err)
+	var out []engine.Thing
+	for _, thing := range all {
+		if name == "" || thing.Labels[labelContainer] == name {
+			out = append(out, thing)
+		}
+	}
+	return out
+}
+
+// later waits for output.
+func later(t *testing.T, out *syncBuffer, text string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return strings.Contains(out.String(), text) }, patience, 5*time.Millisecond, "no %q", text)
+}

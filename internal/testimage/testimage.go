@@ -1,0 +1,112 @@
+// Package testimage makes small images for tests against a real Docker engine, of Debian's bash-static and busybox-static: nothing
+// is pulled. It is for tests only.
+package testimage
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/signalman-ci/signalman/internal/engine"
+)
+
+const (
+	bashPath    = "/bin/bash-static"
+	busyboxPath = "/bin/busybox"
+	limit       = time.Minute
+)
+
+// Engine connects to this host's engine until the test's end. Where there is none the test is skipped with a line that says how to
+// get one.
+func Engine(t testing.TB) *engine.Engine {
+	t.Helper()
+	for _, path := range []string{bashPath, busyboxPath} {
+		if _, err := os.Stat(path); err != nil {
+			t.Skip("no " + path + " for a test image: run scripts/docker-up as root")
+		}
+	}
+	e, err := engine.Connect(t.Context())
+	if err != nil {
+		t.Skipf("no Docker engine (%v): run scripts/docker-up as root", err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+// Build makes an image with bash (a file bin/bash, if with is set), busybox, and the users root and app, and gives its name. changes
+// are instructions as of a Dockerfile. It is removed at the test's end.
+func Build(t testing.TB, e *engine.Engine, withBash bool, changes ...string) string {
+	t.Helper()
+	root, err := root(withBash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "signalman-test:" + strings.ToLower(rand.Text()[:12])
+	changes = append([]string{"ENV PATH=/usr/local/bin:/bin"}, changes...)
+	if err := e.Import(t.Context(), name, bytes.NewReader(root), changes...); err != nil {
+		t.Fatalf("cannot make a test image: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
+		if err := e.RemoveImage(ctx, name); err != nil {
+			t.Errorf("cannot remove the test image: %v", err)
+		}
+	})
+	return name
+}
+
+// root is the root file system, a tar.
+func root(withBash bool) ([]byte, error) {
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	var failed error
+	add := func(h tar.Header, content []byte) {
+		h.Size = int64(len(content))
+		if err := w.WriteHeader(&h); err != nil && failed == nil {
+			failed = err
+		}
+		if _, err := w.Write(content); err != nil && failed == nil {
+			failed = err
+		}
+	}
+	for dir, mode := range map[string]int64{"bin/": 0o755, "etc/": 0o755, "root/": 0o700, "tmp/": 0o1777, "home/": 0o755, "var/": 0o755, "var/run/": 0o755} {
+		add(tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: mode}, nil)
+	}
+	add(tar.Header{Name: "home/app/", Typeflag: tar.TypeDir, Mode: 0o755, Uid: 1000, Gid: 1000}, nil)
+	add(tar.Header{Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"))
+	add(tar.Header{Name: "etc/group", Mode: 0o644}, []byte("root:x:0:\napp:x:1000:\n"))
+	busybox, err := os.ReadFile(busyboxPath)
+	if err != nil {
+		return nil, err
+	}
+	add(tar.Header{Name: "bin/busybox", Mode: 0o755}, busybox)
+	applets, err := exec.Command(busyboxPath, "--list").Output()
+	if err != nil {
+		return nil, fmt.Errorf("cannot list what busybox has: %w", err)
+	}
+	for _, name := range strings.Fields(string(applets)) {
+		if name != "busybox" && name == filepath.Base(name) {
+			add(tar.Header{Name: "bin/" + name, Typeflag: tar.TypeSymlink, Linkname: "busybox", Mode: 0o777}, nil)
+		}
+	}
+	if withBash {
+		bash, err := os.ReadFile(bashPath)
+		if err != nil {
+			return nil, err
+		}
+		add(tar.Header{Name: "bin/bash", Mode: 0o755}, bash)
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return archive.Bytes(), failed
+}
