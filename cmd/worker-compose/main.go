@@ -3,9 +3,10 @@ package main
 
 import (
 	"github.com/signalman-ci/signalman/internal/executor/compose"
+	"github.com/signalman-ci/signalman/internal/session/helperbin"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
 func main() {
-	protocol.Serve(compose.New(compose.Options{}))
+	protocol.Serve(compose.New(helperbin.For))
 }

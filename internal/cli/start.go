@@ -18,6 +18,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/admission"
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/config"
+	"github.com/signalman-ci/signalman/internal/executor/settings"
 	"github.com/signalman-ci/signalman/internal/hostuser"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/job"
@@ -226,7 +227,7 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 				Executors:    map[string]string{"shell": cfg.Executors.Shell, "dockercompose": cfg.Executors.DockerCompose},
 				JobExecutors: cfg.JobExecutors,
 				WorkerEnv:    job.WorkerEnv(os.Environ()), BaseEnv: job.BaseEnv(os.Environ(), cfg.PassEnv), Env: env,
-				Secrets: job.Secrets(cfg.Secrets),
+				Secrets: job.Secrets(cfg.Secrets), Extra: map[string]map[string]string{"compose": composeSettings(cfg).Extra()},
 				PreHook: protocol.Hook{
 					Path: cfg.Hooks.PreJob, Source: cfg.Hooks.SourcePreJob, FailJob: cfg.Hooks.FailOnPreJobError,
 				},
@@ -238,4 +239,16 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 			},
 		},
 	}, nil
+}
+
+// composeSettings are those of jobs in containers.
+func composeSettings(cfg *config.Config) settings.Compose {
+	c := settings.Compose{
+		PullPolicy: cfg.Compose.PullPolicy, AllowedImages: cfg.Compose.AllowedImages,
+		MountDockerSocket: cfg.Compose.MountDockerSocket, ExposeKVM: cfg.Compose.ExposeKVM, FailOnMissingFiles: cfg.FailOnMissingFiles,
+	}
+	for _, f := range cfg.Files {
+		c.Files = append(c.Files, settings.File(f))
+	}
+	return c
 }

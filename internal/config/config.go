@@ -3,6 +3,8 @@ package config
 import (
 	"regexp"
 	"time"
+
+	"github.com/signalman-ci/signalman/internal/executor/settings"
 )
 
 // Config is what the user sets, with the defaults filled in. Printing it (String, %v, %#v) shows no secret.
@@ -48,6 +50,7 @@ type Config struct {
 
 	Hooks      Hooks
 	Kubernetes Kubernetes
+	Compose    Compose
 	Executors  Executors
 	Log        Log
 	Jobs       Jobs
@@ -65,6 +68,15 @@ type Hooks struct {
 	PostJob           string
 	SourcePreJob      bool
 	FailOnPreJobError bool
+}
+
+// Compose is what the executor for jobs in containers is told beside Files.
+type Compose struct {
+	PullPolicy settings.PullPolicy
+	// AllowedImages are the images that jobs may use; none: all.
+	AllowedImages     []*regexp.Regexp
+	MountDockerSocket bool
+	ExposeKVM         bool
 }
 
 // Kubernetes is what the Kubernetes executor is told.

@@ -4,6 +4,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/signalman-ci/signalman/internal/executor/settings"
 )
 
 // place says where an option can be set.
@@ -175,6 +177,20 @@ var options = []option{
 	{key: "jobs.stop-grace", group: fileGroup, in: inFile, def: "5s",
 		value: duration(func(c *Config) *time.Duration { return &c.Jobs.StopGrace }, 0, time.Hour),
 		doc:   "How long a stopped job's processes have after INT, and again after TERM, before they are killed."},
+
+	{key: "compose.pull-policy", group: fileGroup, in: inFile, def: "if-not-present",
+		value: oneOf(func(c *Config) *settings.PullPolicy { return &c.Compose.PullPolicy },
+			settings.PullIfNotPresent, settings.PullAlways, settings.PullNever),
+		doc: "When the images of jobs with containers are pulled: if-not-present, always or never."},
+	{key: "compose.allowed-images", group: fileGroup, in: inFile,
+		value: many(func(c *Config) *[]*regexp.Regexp { return &c.Compose.AllowedImages }, parseRegexp, (*regexp.Regexp).String),
+		doc:   "Regular expressions of the images that jobs may use, such as [\"^example[.]com/.+\"]. If empty, all."},
+	{key: "compose.mount-docker-socket", group: fileGroup, in: inFile, def: "true",
+		value: boolean(func(c *Config) *bool { return &c.Compose.MountDockerSocket }),
+		doc:   "Give a job's first container the Docker engine's socket. A job that has it can do what root can on this host."},
+	{key: "compose.expose-kvm-device", group: fileGroup, in: inFile, def: "false",
+		value: boolean(func(c *Config) *bool { return &c.Compose.ExposeKVM }),
+		doc:   "Give a job's first container /dev/kvm, where the host has it."},
 
 	{key: "limits.memory", group: fileGroup, in: inFile, def: "0B",
 		value: size(func(c *Config) *Size { return &c.Limits.Memory }, 0, 1024*TiB),

@@ -67,7 +67,7 @@ func (j *Job) closeLog(p problem, req *request.Request) error {
 		return nil
 	}
 	if req != nil {
-		p.text = mask.New(protocol.Secrets(j.prepared(req.Job), j.settings())).String(p.text)
+		p.text = mask.New(protocol.Secrets(j.prepared(req.Job), j.settings(""))).String(p.text)
 	}
 	j.logger.Error("the job ends without its worker", "reason", p.text, "result", p.result)
 	path := j.folder.EventsPath()

@@ -59,6 +59,8 @@ type Settings struct {
 	StopGrace   time.Duration
 	// Limits hold for all that a job starts. They need Cgroups; where they can't be set the job fails.
 	Limits protocol.Limits
+	// Extra are settings for one executor each, by its name.
+	Extra map[string]map[string]string
 	// Cgroups is where jobs have their cgroups; nil: they have none.
 	Cgroups *cgroup.Host
 	// StartScope, if set, moves a worker into a scope of its own first: where systemd is init. Its error is ErrNoScopes where jobs
@@ -203,7 +205,7 @@ func (j *Job) worker(work context.Context, req *request.Request, requestErr erro
 		worker.Kill()
 		return nil, cannotStart(err)
 	}
-	j.logUnmasked(j.prepared(req.Job), j.settings())
+	j.logUnmasked(j.prepared(req.Job), j.settings(executor))
 	// From here on another supervisor would look for this worker rather than launch one.
 	addr := worker.Address()
 	if err := j.folder.Update(func(s *jobdir.State) {
@@ -218,7 +220,7 @@ func (j *Job) worker(work context.Context, req *request.Request, requestErr erro
 		worker.Kill()
 		return nil, cannotStart(err)
 	}
-	switch err := j.start(work, worker, req); {
+	switch err := j.start(work, worker, executor, req); {
 	case err == nil:
 		return worker, nil
 	case work.Err() != nil: // it may have the job
@@ -231,10 +233,10 @@ func (j *Job) worker(work context.Context, req *request.Request, requestErr erro
 }
 
 // start gives the job to its worker.
-func (j *Job) start(work context.Context, worker *pluginhost.Worker, req *request.Request) error {
+func (j *Job) start(work context.Context, worker *pluginhost.Worker, executor string, req *request.Request) error {
 	ctx, cancel := context.WithTimeout(work, startLimit)
 	defer cancel()
-	err := worker.Start(ctx, j.prepared(req.Job), j.settings())
+	err := worker.Start(ctx, j.prepared(req.Job), j.settings(executor))
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("the worker did not accept the job in %v", startLimit)
 	}
@@ -305,7 +307,7 @@ func (j *Job) attach(work context.Context, known *jobdir.Worker, req *request.Re
 	if err == nil {
 		j.logger.Info("found the job's worker again", "pid", known.Process.PID)
 		if req != nil { // the other supervisor may have died just before it; a second time it does nothing
-			if err := j.start(work, worker, req); err != nil {
+			if err := j.start(work, worker, known.Executor, req); err != nil {
 				j.logger.Warn("cannot hand over the job again", "error", err)
 			}
 		}
@@ -363,7 +365,7 @@ func (j *Job) cleanup(work context.Context, req *request.Request) {
 		if req != nil {
 			job = req.Job
 		}
-		return worker.Cleanup(ctx, job, j.settings())
+		return worker.Cleanup(ctx, job, j.settings(known.Executor))
 	}
 	for range cleanupTries {
 		err := clean()
@@ -381,10 +383,12 @@ func (j *Job) prepared(job *protocol.Job) *protocol.Job {
 	return j.Secrets.mark(&out)
 }
 
-func (j *Job) settings() *protocol.Settings {
+// settings are what the job's worker is told, or that of any executor where it is "".
+func (j *Job) settings(executor string) *protocol.Settings {
 	return &protocol.Settings{
 		LogPath: j.folder.EventsPath(), LogMaxBytes: j.LogMaxBytes, TempDir: j.folder.TempPath(),
 		Home: j.Home, User: j.User, BaseEnv: j.Secrets.vars(j.BaseEnv), InstanceID: j.InstanceID,
 		PreHook: j.PreHook, PostHook: j.PostHook, StopGrace: j.StopGrace, Limits: j.Limits, Cgroups: j.jobCgroups(),
+		Extra: j.Extra[executor],
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/url"
 	"os"
@@ -18,8 +17,8 @@ import (
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/engine"
+	executorsettings "github.com/signalman-ci/signalman/internal/executor/settings"
 	"github.com/signalman-ci/signalman/internal/process"
-	"github.com/signalman-ci/signalman/internal/session/helperbin"
 	"github.com/signalman-ci/signalman/internal/version"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -39,37 +38,12 @@ const (
 	undoLimit = time.Minute
 )
 
-// Keyring has the logins of registries.
-type Keyring interface {
-	// For gives the login for an image as the engine takes it. It is a secret.
-	For(image string) (encodedAuth string, ok bool)
-}
+// New makes the executor. helper gives the helper's binary for an architecture (helperbin.For).
+func New(helper func(arch string) ([]byte, error)) protocol.Executor { return executor{helper} }
 
-// Options are the parts that an executor is made of; those that are nil have defaults.
-type Options struct {
-	// Helper gives the helper's binary for an architecture.
-	Helper func(arch string) ([]byte, error)
-	// Resolve turns a job's credentials into logins.
-	Resolve func(ctx context.Context, credentials []protocol.PullCredentials) (Keyring, error)
-	// Progress writes what a stream of a pull tells to a job's log; its error is that of the pull.
-	Progress func(out io.Writer, image string, stream io.Reader) error
+type executor struct {
+	helper func(arch string) ([]byte, error)
 }
-
-// New makes the executor.
-func New(o Options) protocol.Executor {
-	if o.Helper == nil {
-		o.Helper = helperbin.For
-	}
-	if o.Resolve == nil {
-		o.Resolve = noLogins
-	}
-	if o.Progress == nil {
-		o.Progress = plainProgress
-	}
-	return executor{o}
-}
-
-type executor struct{ Options }
 
 func (executor) Describe() protocol.Description {
 	return protocol.Description{Name: "compose", Version: version.Version}
@@ -87,7 +61,7 @@ func (x executor) Check(ctx context.Context) []protocol.CheckResult {
 	}
 	results := []protocol.CheckResult{{Name: "docker", Status: protocol.CheckOK,
 		Message: fmt.Sprintf("engine %s at %s, API %s", info.Version, e.Host(), info.APIVersion)}}
-	if _, err := x.Helper(info.Arch); err != nil {
+	if _, err := x.helper(info.Arch); err != nil {
 		results = append(results, protocol.CheckResult{Name: "helper", Status: protocol.CheckFailed, Message: err.Error()})
 	}
 	return results
@@ -97,18 +71,18 @@ func (x executor) Prepare(ctx context.Context, job *protocol.Job, settings *prot
 	if job.Compose == nil || len(job.Compose.Containers) == 0 {
 		return nil, errors.New("the job has no containers, and the executor compose runs none without: map shell to another executor in [executors]")
 	}
-	options, err := optionsOf(settings.Extra)
+	options, err := executorsettings.ComposeFrom(settings.Extra)
 	if err != nil {
 		return nil, err
 	}
-	if err := options.allow(job.Compose.Containers); err != nil {
+	if err := allow(job.Compose.Containers, options.AllowedImages); err != nil {
 		return nil, err
 	}
 	eng, err := engine.Connect(ctx)
 	if err != nil {
 		return nil, err
 	}
-	e, err := newEnvironment(x.Options, eng, job, settings, options)
+	e, err := newEnvironment(x.helper, eng, job, settings, options)
 	if err != nil {
 		return nil, errors.Join(err, eng.Close())
 	}

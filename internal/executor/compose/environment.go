@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/kballard/go-shellquote"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/signalman-ci/signalman/internal/engine"
+	executorsettings "github.com/signalman-ci/signalman/internal/executor/settings"
 	"github.com/signalman-ci/signalman/internal/session/helper"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -53,11 +55,11 @@ type service struct {
 
 // environment is the containers of one job.
 type environment struct {
-	parts    Options
+	binary   func(arch string) ([]byte, error) // of the helper
 	engine   *engine.Engine
 	job      *protocol.Job
 	settings *protocol.Settings
-	options  options
+	options  executorsettings.Compose
 	host     *hostCommands
 
 	// network and the ids of containers are "" for what isn't made yet.
@@ -73,12 +75,13 @@ type environment struct {
 	stopped bool
 }
 
-func newEnvironment(parts Options, eng *engine.Engine, job *protocol.Job, settings *protocol.Settings, o options) (*environment, error) {
+func newEnvironment(binary func(arch string) ([]byte, error), eng *engine.Engine, job *protocol.Job, settings *protocol.Settings,
+	options executorsettings.Compose) (*environment, error) {
 	host, err := newHostCommands(job.ID, settings)
 	if err != nil {
 		return nil, err
 	}
-	e := &environment{parts: parts, engine: eng, job: job, settings: settings, options: o, host: host}
+	e := &environment{binary: binary, engine: eng, job: job, settings: settings, options: options, host: host}
 	for i, c := range job.Compose.Containers {
 		if i == 0 {
 			e.main = service{Container: c}
@@ -108,7 +111,7 @@ func (e *environment) prepare(ctx context.Context, log protocol.SectionLog) erro
 func (e *environment) startSection(ctx context.Context, log protocol.SectionLog, images map[string]engine.Image) (err error) {
 	out, end := log.Section("Starting the docker image...")
 	defer func() { end(codeOf(err)) }()
-	binds, missing, err := e.options.binds()
+	binds, missing, err := hostFiles(e.options)
 	if err != nil {
 		return err
 	}
@@ -121,11 +124,12 @@ func (e *environment) startSection(ctx context.Context, log protocol.SectionLog,
 	if e.watch, err = watch(e.engine, labels(e.settings.InstanceID, e.job.ID)); err != nil {
 		return err
 	}
-	starts := []func() error{func() error { return e.startMain(ctx, images[e.main.Image], binds) }}
+	starts, starting := errgroup.WithContext(ctx) // one that doesn't start ends the wait for the others' health
+	starts.Go(func() error { return e.startMain(starting, images[e.main.Image], binds) })
 	for _, s := range e.services {
-		starts = append(starts, func() error { return e.startService(ctx, s, images[s.Image], binds) })
+		starts.Go(func() error { return e.startService(starting, s, images[s.Image], binds) })
 	}
-	if err := inParallel(starts, func(start func() error) error { return start() }); err != nil {
+	if err := starts.Wait(); err != nil {
 		return err
 	}
 	shell, err := e.openShell(ctx)
@@ -155,6 +159,7 @@ func (e *environment) create(ctx context.Context, s *service, c engine.Container
 		return err
 	}
 	c.Image, c.User, c.Network = s.Image, s.User, e.network
+	c.Memory, c.MilliCPUs, c.Pids = e.settings.Limits.Memory, e.settings.Limits.MilliCPUs, e.settings.Limits.Pids
 	if s.Name != "" {
 		c.Aliases = []string{s.Name}
 	}
@@ -176,18 +181,17 @@ func (e *environment) create(ctx context.Context, s *service, c engine.Container
 
 // startMain makes the container for the commands run the helper, by its entrypoint if it has one.
 func (e *environment) startMain(ctx context.Context, image engine.Image, binds []string) error {
-	binary, err := e.parts.Helper(image.Arch)
+	binary, err := e.binary(image.Arch)
 	if err != nil {
 		return fmt.Errorf("cannot run commands in image %s: %w", e.main.Image, err)
 	}
 	c := engine.Container{
 		Command: []string{helperPath, helper.ServeMode, helperFolder}, StopSignal: "SIGTERM", Binds: binds,
-		Memory: e.settings.Limits.Memory, MilliCPUs: e.settings.Limits.MilliCPUs, Pids: e.settings.Limits.Pids,
 	}
-	if socket := socketOf(e.engine.Host()); e.options.mountSocket && socket != "" {
+	if socket := socketOf(e.engine.Host()); e.options.MountDockerSocket && socket != "" {
 		c.Binds = append(c.Binds[:len(c.Binds):len(c.Binds)], socket+":/var/run/docker.sock")
 	}
-	if _, err := os.Stat("/dev/kvm"); e.options.exposeKVM && err == nil {
+	if _, err := os.Stat("/dev/kvm"); e.options.ExposeKVM && err == nil {
 		c.Devices = []string{"/dev/kvm"}
 	}
 	if err := e.create(ctx, &e.main, c); err != nil {
