@@ -86,6 +86,7 @@ func TestDefaults(t *testing.T) {
 		Endpoint: "hub.example.com", Token: "t0ken", Concurrency: 1, OnUnknown: OnUnknownRegister,
 		StateDir: "/var/lib/signalman", UploadJobLogs: UploadNever,
 		Kubernetes: Kubernetes{PodStartTimeout: 300e9},
+		Compose:    Compose{PullPolicy: "if-not-present", MountDockerSocket: true},
 		Executors:  Executors{Shell: "shell", DockerCompose: "compose"},
 		Log:        Log{Level: "info", CompressionSize: 100e6, FlushTimeout: 300e9, MaxDisk: GiB},
 		Admission:  Admission{MinDisk: 512 * MiB, MinInodes: 5000, MinMemory: 128 * MiB},
