@@ -24,21 +24,30 @@ const (
 	limit       = time.Minute
 )
 
-// Engine connects to this host's engine until the test's end. Where there is none the test is skipped with a line that says how to
-// get one.
+// Engine connects to this host's engine until the test's end. Where there is none, or nothing to make images of, the test is skipped
+// with a line that says how to get it, or fails if SIGNALMAN_TEST_DOCKER is "require".
 func Engine(t testing.TB) *engine.Engine {
 	t.Helper()
 	for _, path := range []string{bashPath, busyboxPath} {
 		if _, err := os.Stat(path); err != nil {
-			t.Skip("no " + path + " for a test image: run scripts/docker-up as root")
+			Need(t, "no "+path+" for a test image: run scripts/test-needs as root")
 		}
 	}
 	e, err := engine.Connect(t.Context())
 	if err != nil {
-		t.Skipf("no Docker engine (%v): run scripts/docker-up as root", err)
+		Need(t, fmt.Sprintf("no Docker engine (%v): run scripts/docker-up as root", err))
 	}
 	t.Cleanup(func() { _ = e.Close() })
 	return e
+}
+
+// Need skips the test for what a machine lacks, unless the run is to have all of it.
+func Need(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("SIGNALMAN_TEST_DOCKER") == "require" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
 }
 
 // Build makes an image with bash (a file bin/bash, if with is set), busybox, and the users root and app, and gives its name. changes

@@ -1,6 +1,7 @@
 package hubtest
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,16 @@ type Request struct {
 	EpilogueOnFail []string
 	Env            []EnvVar
 	Files          []File
+	// Containers make it a job in containers; the first one is main.
+	Containers []Container
+}
+
+// Container is one of a job's containers.
+type Container struct {
+	Name, Image               string
+	Command, Entrypoint, User string
+	Env                       []EnvVar
+	Files                     []File
 }
 
 // EnvVar is an environment variable, its value as it is (not base64).
@@ -38,13 +49,19 @@ func (h *Hub) Submit(r Request) (string, error) {
 		}
 		return out
 	}
-	env := []object{}
-	for _, e := range r.Env {
-		env = append(env, object{"name": e.Name, "value": base64.StdEncoding.EncodeToString([]byte(e.Value))})
+	env := func(list []EnvVar) []object {
+		out := []object{}
+		for _, e := range list {
+			out = append(out, object{"name": e.Name, "value": base64.StdEncoding.EncodeToString([]byte(e.Value))})
+		}
+		return out
 	}
-	files := []object{}
-	for _, f := range r.Files {
-		files = append(files, object{"path": f.Path, "content": base64.StdEncoding.EncodeToString([]byte(f.Content)), "mode": f.Mode})
+	files := func(list []File) []object {
+		out := []object{}
+		for _, f := range list {
+			out = append(out, object{"path": f.Path, "content": base64.StdEncoding.EncodeToString([]byte(f.Content)), "mode": f.Mode})
+		}
+		return out
 	}
 	payload := object{
 		"job_name":                  r.Name,
@@ -53,8 +70,19 @@ func (h *Hub) Submit(r Request) (string, error) {
 		"epilogue_always_commands":  commands(r.EpilogueAlways),
 		"epilogue_on_pass_commands": commands(r.EpilogueOnPass),
 		"epilogue_on_fail_commands": commands(r.EpilogueOnFail),
-		"env_vars":                  env,
-		"files":                     files,
+		"env_vars":                  env(r.Env),
+		"files":                     files(r.Files),
+	}
+	if len(r.Containers) > 0 {
+		containers := []object{}
+		for _, c := range r.Containers {
+			containers = append(containers, object{
+				"name": c.Name, "image": c.Image, "command": c.Command, "entrypoint": c.Entrypoint, "user": c.User,
+				"env_vars": env(c.Env), "files": files(c.Files),
+			})
+		}
+		payload["executor"] = cmp.Or(r.Executor, "dockercompose")
+		payload["compose"] = object{"containers": containers}
 	}
 	if r.ID != "" {
 		payload["job_id"] = r.ID
