@@ -65,7 +65,7 @@ func startCommand() *cli.Command {
 				logger.Warn("jobs run with the supervisor's own rights and can read its tokens and each other's files; set job-user to part them")
 			}
 			if c.Bool("check") {
-				return checkWorkers(c.Context, settings.Agent.Job)
+				return checkWorkers(c.Context, settings.Agent.Job, c.App.Writer)
 			}
 			return runSupervisor(c.Context, settings)
 		},
@@ -84,14 +84,8 @@ func checkJobUsers(names []string) error {
 
 // warnOfNoEffect says which settings are taken for compatibility and do nothing yet.
 func warnOfNoEffect(logger hclog.Logger, cfg *config.Config) {
-	for name, set := range map[string]bool{
-		"upload-job-logs":       cfg.UploadJobLogs != config.UploadNever,
-		"files":                 len(cfg.Files) > 0,
-		"fail-on-missing-files": cfg.FailOnMissingFiles,
-	} {
-		if set {
-			logger.Warn("this setting has no effect in this version", "setting", name)
-		}
+	if cfg.UploadJobLogs != config.UploadNever {
+		logger.Warn("this setting has no effect in this version", "setting", "upload-job-logs")
 	}
 }
 

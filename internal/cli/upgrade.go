@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,12 +13,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 
 	"github.com/signalman-ci/signalman/internal/admin"
 	"github.com/signalman-ci/signalman/internal/job"
-	"github.com/signalman-ci/signalman/internal/pluginhost"
 	"github.com/signalman-ci/signalman/internal/supervisor"
 )
 
@@ -119,32 +118,18 @@ func (r replacement) output(ctx context.Context, args ...string) (string, error)
 	return strings.TrimSpace(stdout.String()), nil
 }
 
-// checkWorkers looks whether the workers that come with this version answer. Only the one for plain jobs has to be there.
-func checkWorkers(ctx context.Context, settings job.Settings) (err error) {
+// checkWorkers looks whether the workers that come with this version answer, and prints what the host lacks for their jobs. That is no
+// error: it would be lacking without an upgrade as well.
+func checkWorkers(ctx context.Context, settings job.Settings, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp(supervisor.TempDir(), "signalman-")
 	if err != nil {
 		return fmt.Errorf("cannot make a folder for the check: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	for request, executor := range settings.Executors {
-		path, err := settings.Finder.Find(executor)
-		if err != nil {
-			if request == "shell" {
-				return err
-			}
-			continue
-		}
-		worker, err := pluginhost.Start(ctx, pluginhost.Launch{
-			Path: path, Env: settings.WorkerEnv, StderrPath: filepath.Join(dir, executor+".log"), RunDir: dir, Logger: hclog.NewNullLogger(),
-		})
-		if err != nil {
-			return err
-		}
-		_, err = worker.Describe(ctx)
-		worker.Kill()
-		if err != nil {
-			return err
-		}
+	settings.RunDir = dir
+	lacks, err := supervisor.CheckWorkers(ctx, settings, dir)
+	for _, l := range lacks {
+		fmt.Fprintf(out, "Warning: for %s (executor %s): %s: %s\n", l.Jobs(), l.Executor, l.Name, l.Message)
 	}
-	return nil
+	return err
 }
