@@ -16,6 +16,7 @@ import (
 
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/pkg/stdcopy"
 )
@@ -34,6 +35,9 @@ type Container struct {
 	StopSignal string
 	// Binds are HOST:CONTAINER paths.
 	Binds []string
+	// Volumes are where it has volumes of its own, which go with it. They carry Labels; those that the engine makes by itself, as the
+	// image says, would carry none.
+	Volumes []string
 	// Devices of the host, at the same place in the container.
 	Devices []string
 	// Memory in bytes, MilliCPUs in thousandths of a CPU, Pids in processes and threads; 0 is no limit.
@@ -61,6 +65,9 @@ func (e *Engine) Create(ctx context.Context, c Container) (string, error) {
 	}
 	if c.Pids > 0 {
 		host.PidsLimit = &c.Pids
+	}
+	for _, path := range c.Volumes {
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Target: path, VolumeOptions: &mount.VolumeOptions{Labels: c.Labels}})
 	}
 	for _, path := range c.Devices {
 		host.Devices = append(host.Devices, container.DeviceMapping{PathOnHost: path, PathInContainer: path, CgroupPermissions: "rwm"})

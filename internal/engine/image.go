@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"io"
+	"maps"
+	"slices"
 
 	"github.com/docker/docker/api/types/image"
 )
@@ -15,7 +17,8 @@ type Image struct {
 	User       string
 	Env        []string
 	Entrypoint []string
-	HasHealth  bool // it has a health check
+	Volumes    []string // where its containers have volumes of their own
+	HasHealth  bool     // it has a health check
 }
 
 // Image looks at an image; the error wraps ErrNotFound if the engine doesn't have it.
@@ -27,6 +30,7 @@ func (e *Engine) Image(ctx context.Context, name string) (Image, error) {
 	out := Image{ID: i.ID, OS: i.Os, Arch: i.Architecture}
 	if c := i.Config; c != nil {
 		out.WorkingDir, out.User, out.Env, out.Entrypoint = c.WorkingDir, c.User, c.Env, c.Entrypoint
+		out.Volumes = slices.Sorted(maps.Keys(c.Volumes))
 		out.HasHealth = c.Healthcheck != nil && len(c.Healthcheck.Test) > 0 && c.Healthcheck.Test[0] != "NONE"
 	}
 	return out, nil

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,8 @@ const (
 	// engineBackLimit is how long a job that has ended waits for an engine that is being restarted, to remove its containers.
 	engineBackLimit = 30 * time.Second
 	engineBackLook  = 500 * time.Millisecond
+	// removeTries is how often it is tried with an engine that answers: its connections may break in mid-request.
+	removeTries = 3
 )
 
 // goneError is why nothing more can be run in main, said in one line.
@@ -154,11 +157,14 @@ func (e *environment) makeNetwork(ctx context.Context) (string, error) {
 }
 
 // create makes a container with what holds for main and services.
-func (e *environment) create(ctx context.Context, s *service, c engine.Container) (err error) {
+func (e *environment) create(ctx context.Context, s *service, image engine.Image, c engine.Container) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	c.Image, c.User, c.Network = s.Image, s.User, e.network
+	c.Volumes = slices.DeleteFunc(slices.Clone(image.Volumes), func(path string) bool { // what is bound there takes its place
+		return slices.ContainsFunc(e.options.Files, func(f executorsettings.File) bool { return samePath(f.Container, path) })
+	})
 	c.Memory, c.MilliCPUs, c.Pids = e.settings.Limits.Memory, e.settings.Limits.MilliCPUs, e.settings.Limits.Pids
 	if s.Name != "" {
 		c.Aliases = []string{s.Name}
@@ -179,6 +185,8 @@ func (e *environment) create(ctx context.Context, s *service, c engine.Container
 	return nil
 }
 
+func samePath(a, b string) bool { return path.Clean(a) == path.Clean(b) }
+
 // startMain makes the container for the commands run the helper, by its entrypoint if it has one.
 func (e *environment) startMain(ctx context.Context, image engine.Image, binds []string) error {
 	binary, err := e.binary(image.Arch)
@@ -194,7 +202,7 @@ func (e *environment) startMain(ctx context.Context, image engine.Image, binds [
 	if _, err := os.Stat("/dev/kvm"); e.options.ExposeKVM && err == nil {
 		c.Devices = []string{"/dev/kvm"}
 	}
-	if err := e.create(ctx, &e.main, c); err != nil {
+	if err := e.create(ctx, &e.main, image, c); err != nil {
 		return err
 	}
 	e.mainDir = "~"
@@ -218,7 +226,7 @@ func (e *environment) startService(ctx context.Context, s *service, image engine
 	if err != nil {
 		return fmt.Errorf("the command of container %s cannot be split into words: %w", s.Name, err)
 	}
-	if err := e.create(ctx, s, engine.Container{Command: command, Binds: binds}); err != nil {
+	if err := e.create(ctx, s, image, engine.Container{Command: command, Binds: binds}); err != nil {
 		return err
 	}
 	if files := containerFiles(s, image); len(files) > 0 {
@@ -311,6 +319,8 @@ func (e *environment) mainGone(ctx context.Context) error {
 		return goneError{fmt.Sprintf("The container %s was removed while the job ran.", e.main.Name)}
 	case err != nil || state.Running:
 		return nil //nolint:nilerr // that isn't known, then
+	case e.watch.engineEnds(ctx): // which stops its containers
+		return goneError{engineLost}
 	}
 	why := fmt.Sprintf("with code %d", state.ExitCode)
 	if state.OOMKilled {
@@ -385,39 +395,33 @@ func (e *environment) Close(ctx context.Context) error {
 	if client != nil {
 		client.HangUp()
 	}
-	err := errors.Join(e.host.close(ctx), e.removeContainers(ctx, grace))
-	if err != nil && errors.Is(err, engine.ErrUnreachable) {
-		err = e.removeWhenBack(ctx)
-	}
-	return errors.Join(err, e.engine.Close())
+	err := e.host.close(ctx)
+	e.stopContainers(ctx, grace)
+	return errors.Join(err, e.removeAll(ctx), e.engine.Close())
 }
 
-func (e *environment) removeContainers(ctx context.Context, grace time.Duration) error {
+// stopContainers stops and removes the job's containers as well as can be; removeAll does it for certain.
+func (e *environment) stopContainers(ctx context.Context, grace time.Duration) {
 	var ids []string
 	for _, s := range append([]*service{&e.main}, e.services...) {
 		if s.id != "" {
 			ids = append(ids, s.id)
 		}
 	}
-	if err := inParallel(ids, func(id string) error {
-		if err := e.engine.Stop(ctx, id, grace); err != nil && errors.Is(err, engine.ErrUnreachable) {
-			return err
-		}
-		return e.engine.Remove(ctx, id)
-	}); err != nil {
-		return err
-	}
-	return removeAll(ctx, e.engine, labels(e.settings.InstanceID, e.job.ID))
+	_ = inParallel(ids, func(id string) error {
+		return errors.Join(e.engine.Stop(ctx, id, grace), e.engine.Remove(ctx, id))
+	})
 }
 
-// removeWhenBack removes the job's containers as soon as the engine answers again.
-func (e *environment) removeWhenBack(ctx context.Context) error {
+// removeAll removes all that carries the job's label, and waits for an engine that is being restarted. It does so on a connection of its
+// own: an engine that ends takes no new ones, but answers on those that it has, and forgets what it is told there.
+func (e *environment) removeAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, engineBackLimit)
 	defer cancel()
-	for {
-		err := removeAll(ctx, e.engine, labels(e.settings.InstanceID, e.job.ID))
-		if err == nil {
-			return nil
+	for tries := 1; ; tries++ {
+		err := e.removeOnce(ctx)
+		if err == nil || (tries >= removeTries && !errors.Is(err, engine.ErrUnreachable)) {
+			return err
 		}
 		select {
 		case <-time.After(engineBackLook):
@@ -425,4 +429,13 @@ func (e *environment) removeWhenBack(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+func (e *environment) removeOnce(ctx context.Context) error {
+	eng, err := engine.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer eng.Close()
+	return removeAll(ctx, eng, labels(e.settings.InstanceID, e.job.ID))
 }

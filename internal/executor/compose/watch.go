@@ -69,7 +69,7 @@ func (w *watcher) happened(ev engine.Event) {
 	s := w.services[ev.ContainerID]
 	w.mu.Unlock()
 	text := ""
-	if s != nil && ev.Kind == engine.EventDied {
+	if s != nil && ev.Kind == engine.EventDied && !w.engineEnds(w.ctx) {
 		text = w.obituary(w.ctx, s)
 	}
 	w.mu.Lock()
@@ -112,6 +112,18 @@ func (w *watcher) lostEngine() error {
 		return nil
 	}
 	return goneError{engineLost}
+}
+
+// engineEnds tells whether the engine, rather than a container that has ended, is why it has: one that ends takes no new connections.
+func (w *watcher) engineEnds(ctx context.Context) bool {
+	limited, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	eng, err := engine.Connect(limited)
+	if err != nil {
+		return ctx.Err() == nil
+	}
+	_ = eng.Close()
+	return w.lostEngine() != nil // that was the next one
 }
 
 // news is what is to be told by now; more is closed when there may be more.
