@@ -4,9 +4,12 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -49,17 +52,21 @@ func newContainerHost(t *testing.T, args ...string) *containerHost {
 // things are what the engine has of the host's jobs, or of those with further labels.
 func (h *containerHost) things(labels map[string]string) []engine.Thing {
 	h.t.Helper()
-	mine := map[string]string{"signalman.instance": strings.TrimSpace(h.read("state/instance-id"))}
-	require.NotEmpty(h.t, mine["signalman.instance"])
-	for name, value := range labels {
-		mine[name] = value
+	instance := h.instance()
+	if instance == "" { // it has had no supervisor yet
+		return nil
 	}
+	mine := map[string]string{"signalman.instance": instance}
+	maps.Copy(mine, labels)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	things, err := h.engine.List(ctx, mine)
 	require.NoError(h.t, err)
 	return things
 }
+
+// instance is the mark of all that is the host's.
+func (h *containerHost) instance() string { return strings.TrimSpace(h.read("state/instance-id")) }
 
 // ofJob are the things of one job.
 func (h *containerHost) ofJob(id string) []engine.Thing {
@@ -75,8 +82,37 @@ func (h *containerHost) request(commands ...string) hubtest.Request {
 	}}
 }
 
+// unhealthy makes an image whose health check never ends well, and leaves a sign of itself in gates.
+func (h *containerHost) unhealthy() string {
+	h.t.Helper()
+	return testimage.Build(h.t, h.engine, true, `HEALTHCHECK --interval=1s --retries=1000 CMD /bin/touch /gates/checked && false`)
+}
+
+// exists tells whether a file is there.
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 // untilTold lets the shell that is a service wait for its end.
 const untilTold = `trap 'exit 0' TERM; while :; do sleep 0.1; done`
+
+// settled waits until the supervisor knows that the hub has a job's log so far: after its death in the middle of a request the next one
+// waits for half a minute until that is certain.
+func (h *host) settled(id string) {
+	h.t.Helper()
+	eventually(h.t, "the log is acknowledged", func() bool {
+		raw, err := os.ReadFile(filepath.Join(h.jobDir(id), "acked.json"))
+		var state struct {
+			Log struct {
+				Acked  int   `json:"acked"`
+				LostTo int64 `json:"lost_to"`
+			} `json:"log"`
+		}
+		job, _ := h.hub.Job(id)
+		return err == nil && json.Unmarshal(raw, &state) == nil && state.Log.LostTo == 0 && state.Log.Acked == job.LogEvents
+	})
+}
 
 // gate is a command that waits, in a container, until the test opens a gate.
 func gate(name string) string { return "until [ -e /gates/" + name + " ]; do sleep 0.02; done" }
