@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/signalman-ci/signalman/internal/engine"
+	"github.com/signalman-ci/signalman/internal/executor/settings"
 	"github.com/signalman-ci/signalman/internal/testimage"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -47,7 +49,7 @@ func TestMainContainer(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "on host")
 	require.NoError(t, os.WriteFile(file, []byte("host's\n"), 0o644))
 	w := newWorld(t, eng, image)
-	w.set.Extra = map[string]string{ExtraFiles: file + ":/etc/from host", ExtraMountSocket: "false"}
+	w.options.Files, w.options.MountDockerSocket = []settings.File{{Host: file, Container: "/etc/from host"}}, false
 	w.main().Env = []protocol.EnvVar{{Name: "FROM_JOB", Value: "j"}}
 	w.main().Files = []protocol.File{{Path: "/etc/some/file", Content: []byte("f\n"), Mode: 0o644}}
 	sh := w.shell()
@@ -175,15 +177,18 @@ func TestWhatCannotBePrepared(t *testing.T) {
 		change func(*world)
 		want   string
 	}{
-		"no containers":    {func(w *world) { w.job.Compose = nil }, "the job has no containers, and the executor compose runs none without"},
-		"not allowed":      {func(w *world) { w.set.Extra[ExtraAllowedImages] = "^example[.]com/.+\n^other" }, "the image " + image + " of container main may not be used here: it matches none of compose.allowed-images"},
-		"never pulled":     {func(w *world) { w.set.Extra[ExtraPullPolicy] = "never"; w.main().Image = "signalman-test:none" }, "the image signalman-test:none is not on this host, and compose.pull-policy is never"},
-		"bad policy":       {func(w *world) { w.set.Extra[ExtraPullPolicy] = "x" }, "compose.pull-policy is"},
-		"no registry":      {func(w *world) { w.main().Image = "127.0.0.1:1/none:1" }, "cannot pull image 127.0.0.1:1/none:1: "},
-		"no bash":          {func(w *world) { w.main().Image = noBash }, "container main (image " + noBash + "): cannot open a shell: bash is not installed, or not on the PATH"},
-		"broken name":      {func(w *world) { w.main().Image = "A B" }, "invalid reference format"},
-		"no image":         {func(w *world) { w.main().Image = "" }, "names no image"},
-		"missing file":     {func(w *world) { w.set.Extra[ExtraFiles] = "/nowhere:/x"; w.set.Extra[ExtraFailOnMissingFiles] = "true" }, "the host's file /nowhere for the job's containers (files) is not there"},
+		"no containers": {func(w *world) { w.job.Compose = nil }, "the job has no containers, and the executor compose runs none without"},
+		"not allowed": {func(w *world) {
+			w.options.AllowedImages = []*regexp.Regexp{regexp.MustCompile("^registry[.]example/.+"), regexp.MustCompile("^other")}
+		}, "the image " + image + " of container main may not be used here: it matches none of compose.allowed-images"},
+		"never pulled": {func(w *world) { w.options.PullPolicy = settings.PullNever; w.main().Image = "signalman-test:none" }, "the image signalman-test:none is not on this host, and compose.pull-policy is never"},
+		"no registry":  {func(w *world) { w.main().Image = "127.0.0.1:1/none:1" }, "cannot pull 127.0.0.1:1/none:1: "},
+		"no bash":      {func(w *world) { w.main().Image = noBash }, "container main (image " + noBash + "): cannot open a shell: bash is not installed, or not on the PATH"},
+		"broken name":  {func(w *world) { w.main().Image = "A B" }, "invalid reference format"},
+		"no image":     {func(w *world) { w.main().Image = "" }, "names no image"},
+		"missing file": {func(w *world) {
+			w.options.Files, w.options.FailOnMissingFiles = []settings.File{{Host: "/nowhere", Container: "/x"}}, true
+		}, "the host's file /nowhere for the job's containers (files) is not there"},
 		"entrypoint ends":  {func(w *world) { w.main().Entrypoint = `sh -c "echo what; exit 5"` }, "The container main, where the job's commands run, ended with code 5; its last lines:\n  what"},
 		"entrypoint none":  {func(w *world) { w.main().Entrypoint = "/nowhere" }, "cannot start container main: "},
 		"entrypoint quote": {func(w *world) { w.main().Entrypoint = `"` }, "the entrypoint of container main cannot be split into words"},
@@ -205,7 +210,7 @@ func TestWhatCannotBePrepared(t *testing.T) {
 func TestMissingFileIsNoFailure(t *testing.T) {
 	eng := testimage.Engine(t)
 	w := newWorld(t, eng, testimage.Build(t, eng, true))
-	w.set.Extra[ExtraFiles] = "/nowhere:/x"
+	w.options.Files = []settings.File{{Host: "/nowhere", Container: "/x"}}
 	w.shell()
 	assert.Equal(t, "Warning: the host's file /nowhere for containers (files) is not there.\nStarting a new bash session.\n", w.log.sections[1].output.String())
 }
@@ -335,7 +340,7 @@ func TestNoEngine(t *testing.T) {
 	t.Setenv("DOCKER_HOST", "unix://"+filepath.Join(t.TempDir(), "none.sock"))
 	_, err := engine.Connect(within(t))
 	require.ErrorIs(t, err, engine.ErrUnreachable)
-	x := New(Options{})
+	x := New(func(string) ([]byte, error) { return nil, nil })
 	_, err = x.Prepare(within(t), &protocol.Job{ID: "j", Compose: &protocol.Compose{Containers: []protocol.Container{{Name: "main", Image: "x"}}}}, &protocol.Settings{}, &record{})
 	require.ErrorContains(t, err, "cannot reach the Docker engine at unix://")
 	assert.NotContains(t, err.Error(), "\n")

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/signalman-ci/signalman/internal/engine"
+	"github.com/signalman-ci/signalman/internal/executor/settings"
 	"github.com/signalman-ci/signalman/internal/testimage"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -80,6 +81,7 @@ func (b *syncBuffer) String() string {
 // world is one job on a real engine.
 type world struct {
 	t        *testing.T
+	options  settings.Compose
 	engine   *engine.Engine
 	executor protocol.Executor
 	job      *protocol.Job
@@ -93,12 +95,12 @@ func newWorld(t *testing.T, eng *engine.Engine, image string, services ...protoc
 	t.Helper()
 	helper, err := os.ReadFile(testimage.Helper(t))
 	require.NoError(t, err)
-	w := &world{t: t, engine: eng, log: &record{},
-		executor: New(Options{Helper: func(string) ([]byte, error) { return helper, nil }}),
+	w := &world{t: t, options: settings.DefaultCompose(), engine: eng, log: &record{},
+		executor: New(func(string) ([]byte, error) { return helper, nil }),
 		job: &protocol.Job{ID: "job-" + uuid.NewString(), Compose: &protocol.Compose{
 			Containers: append([]protocol.Container{{Name: "main", Image: image}}, services...),
 		}},
-		set: &protocol.Settings{InstanceID: uuid.NewString(), TempDir: t.TempDir(), StopGrace: 2 * time.Second, Extra: map[string]string{},
+		set: &protocol.Settings{InstanceID: uuid.NewString(), TempDir: t.TempDir(), StopGrace: 2 * time.Second,
 			BaseEnv: []protocol.EnvVar{{Name: "PATH", Value: os.Getenv("PATH")}}},
 	}
 	t.Cleanup(w.end)
@@ -127,6 +129,7 @@ func (w *world) main() *protocol.Container { return &w.job.Compose.Containers[0]
 
 func (w *world) prepare() error {
 	w.t.Helper()
+	w.set.Extra = w.options.Extra()
 	env, err := w.executor.Prepare(within(w.t), w.job, w.set, w.log)
 	w.env = env
 	return err
