@@ -1,51 +1,104 @@
 package testimage
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// Helper builds what is put into containers, from the sources as they are, and gives its path.
-func Helper(t testing.TB) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "helper")
-	run(t, append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux"), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path,
-		"github.com/signalman-ci/signalman/internal/session/helper/signalman-helper")
-	return path
-}
+// What is built is kept in memory for the whole package: a file would have nobody to remove it.
+var (
+	builtHelper = sync.OnceValues(buildHelper)
+	builtWorker = sync.OnceValues(buildWorker)
+)
 
-// Worker builds worker-compose with its helper, whether or not make has, and gives its path.
-func Worker(t testing.TB) string {
+// Helper is what is put into containers, built from the sources as they are, once in a test's process.
+func Helper(t testing.TB) []byte {
 	t.Helper()
-	dir := t.TempDir()
-	place := strings.TrimSpace(run(t, os.Environ(), "go", "list", "-f", "{{.Dir}}", "github.com/signalman-ci/signalman/internal/session/helperbin"))
-	overlay, err := json.Marshal(map[string]map[string]string{
-		"Replace": {filepath.Join(place, "built", "helper-linux-"+runtime.GOARCH): Helper(t)},
-	})
+	binary, err := builtHelper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(file, overlay, 0o600); err != nil {
+	return binary
+}
+
+// Worker gives the path of a worker-compose with its helper, whether or not make has built one. It is built once in a test's process.
+func Worker(t testing.TB) string {
+	t.Helper()
+	binary, err := builtWorker()
+	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "worker-compose")
-	run(t, os.Environ(), "go", "build", "-overlay", file, "-o", path, "github.com/signalman-ci/signalman/cmd/worker-compose")
+	// Written by another process: one that is forked by this one while it writes would keep the file busy.
+	path := filepath.Join(t.TempDir(), "worker-compose")
+	install := exec.Command("sh", "-c", `cat >"$1" && chmod 755 "$1"`, "sh", path)
+	install.Stdin = bytes.NewReader(binary)
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("cannot write worker-compose: %v: %s", err, out)
+	}
 	return path
 }
 
-func run(t testing.TB, env []string, name string, args ...string) string {
-	t.Helper()
+func buildHelper() ([]byte, error) {
+	return build(append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux"), nil, "github.com/signalman-ci/signalman/internal/session/helper/signalman-helper")
+}
+
+func buildWorker() (_ []byte, err error) {
+	helper, err := builtHelper()
+	if err != nil {
+		return nil, err
+	}
+	place, err := run(os.Environ(), "go", "list", "-f", "{{.Dir}}", "github.com/signalman-ci/signalman/internal/session/helperbin")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "signalman-build-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	file, overlay := filepath.Join(dir, "helper"), filepath.Join(dir, "overlay.json")
+	content, err := json.Marshal(map[string]map[string]string{
+		"Replace": {filepath.Join(strings.TrimSpace(place), "built", "helper-linux-"+runtime.GOARCH): file},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(os.WriteFile(file, helper, 0o600), os.WriteFile(overlay, content, 0o600)); err != nil {
+		return nil, err
+	}
+	return build(os.Environ(), []string{"-overlay", overlay}, "github.com/signalman-ci/signalman/cmd/worker-compose")
+}
+
+// build gives a static, stripped binary.
+func build(env, flags []string, pkg string) (_ []byte, err error) {
+	dir, err := os.MkdirTemp("", "signalman-build-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "binary")
+	args := append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", path}, flags...)
+	if _, err := run(env, "go", append(args, pkg)...); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+}
+
+func run(env []string, name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Env = env
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		return "", fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
 	}
-	return string(out)
+	return string(out), nil
 }

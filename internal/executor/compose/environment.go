@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,12 @@ const (
 	// engineBackLimit is how long a job that has ended waits for an engine that is being restarted, to remove its containers.
 	engineBackLimit = 30 * time.Second
 	engineBackLook  = 500 * time.Millisecond
+	// answerLimit is how long a job that is stopped waits for the engine's answer to what it had asked for.
+	answerLimit = 30 * time.Second
+	// roomLook is the time between two looks whether a main that is full of processes has room again.
+	roomLook, roomLimit = 200 * time.Millisecond, 30 * time.Second
+	// ownPids is what the helper and its relays may take of processes and threads, beside what main's job may.
+	ownPids = 32
 )
 
 // goneError is why nothing more can be run in main, said in one line.
@@ -76,12 +83,8 @@ type environment struct {
 }
 
 func newEnvironment(binary func(arch string) ([]byte, error), eng *engine.Engine, job *protocol.Job, settings *protocol.Settings,
-	options executorsettings.Compose) (*environment, error) {
-	host, err := newHostCommands(job.ID, settings)
-	if err != nil {
-		return nil, err
-	}
-	e := &environment{binary: binary, engine: eng, job: job, settings: settings, options: options, host: host}
+	options executorsettings.Compose) *environment {
+	e := &environment{binary: binary, engine: eng, job: job, settings: settings, options: options, host: newHostCommands(job.ID, settings)}
 	for i, c := range job.Compose.Containers {
 		if i == 0 {
 			e.main = service{Container: c}
@@ -89,7 +92,7 @@ func newEnvironment(binary func(arch string) ([]byte, error), eng *engine.Engine
 		}
 		e.services = append(e.services, &service{Container: c})
 	}
-	return e, nil
+	return e
 }
 
 // prepare makes everything up to an open shell.
@@ -121,7 +124,7 @@ func (e *environment) startSection(ctx context.Context, log protocol.SectionLog,
 	if e.network, err = e.makeNetwork(ctx); err != nil {
 		return err
 	}
-	if e.watch, err = watch(e.engine, labels(e.settings.InstanceID, e.job.ID)); err != nil {
+	if e.watch, err = watch(ctx, e.engine, labels(e.settings.InstanceID, e.job.ID)); err != nil {
 		return err
 	}
 	starts, starting := errgroup.WithContext(ctx) // one that doesn't start ends the wait for the others' health
@@ -141,12 +144,30 @@ func (e *environment) startSection(ctx context.Context, log protocol.SectionLog,
 	return nil
 }
 
-// makeNetwork isn't cut short: what the engine then makes nevertheless would be left.
+// outlasting gives a context that ends a while after ctx: for a request whose answer tells what was made.
+func outlasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(answerLimit):
+			cancel()
+		case <-longer.Done():
+		}
+	})
+	return longer, func() {
+		stop()
+		cancel()
+	}
+}
+
+// makeNetwork isn't cut short at once: what the engine then makes nevertheless could be left.
 func (e *environment) makeNetwork(ctx context.Context) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	id, err := e.engine.CreateNetwork(context.WithoutCancel(ctx), "signalman-"+e.job.ID, labels(e.settings.InstanceID, e.job.ID))
+	creating, cancel := outlasting(ctx)
+	defer cancel()
+	id, err := e.engine.CreateNetwork(creating, "signalman-"+e.job.ID, labels(e.settings.InstanceID, e.job.ID))
 	if err != nil {
 		return "", fmt.Errorf("cannot make the job's network: %w", err)
 	}
@@ -159,7 +180,7 @@ func (e *environment) create(ctx context.Context, s *service, c engine.Container
 		return err
 	}
 	c.Image, c.User, c.Network = s.Image, s.User, e.network
-	c.Memory, c.MilliCPUs, c.Pids = e.settings.Limits.Memory, e.settings.Limits.MilliCPUs, e.settings.Limits.Pids
+	c.Memory, c.MilliCPUs, c.Pids = e.settings.Limits.Memory, e.settings.Limits.MilliCPUs, cmp.Or(c.Pids, e.settings.Limits.Pids)
 	if s.Name != "" {
 		c.Aliases = []string{s.Name}
 	}
@@ -171,7 +192,9 @@ func (e *environment) create(ctx context.Context, s *service, c engine.Container
 	if c.Entrypoint, err = shellquote.Split(s.Entrypoint); err != nil {
 		return fmt.Errorf("the entrypoint of container %s cannot be split into words: %w", s.Name, err)
 	}
-	id, err := e.engine.Create(context.WithoutCancel(ctx), c)
+	creating, cancel := outlasting(ctx)
+	defer cancel()
+	id, err := e.engine.Create(creating, c)
 	if err != nil {
 		return fmt.Errorf("cannot make container %s: %w", s.Name, err)
 	}
@@ -193,6 +216,9 @@ func (e *environment) startMain(ctx context.Context, image engine.Image, binds [
 	}
 	if _, err := os.Stat("/dev/kvm"); e.options.ExposeKVM && err == nil {
 		c.Devices = []string{"/dev/kvm"}
+	}
+	if pids := e.settings.Limits.Pids; pids > 0 {
+		c.Pids = pids + ownPids
 	}
 	if err := e.create(ctx, &e.main, c); err != nil {
 		return err
@@ -313,8 +339,11 @@ func (e *environment) mainGone(ctx context.Context) error {
 		return nil //nolint:nilerr // that isn't known, then
 	}
 	why := fmt.Sprintf("with code %d", state.ExitCode)
-	if state.OOMKilled {
+	switch {
+	case state.OOMKilled:
 		why += " after the kernel killed a process of it for want of memory"
+	case state.ExitCode == 0: // the helper ends so when it is asked to
+		why += ", as it was stopped from outside, or with the Docker engine"
 	}
 	return goneError{fmt.Sprintf("The container %s, where the job's commands run, ended %s%s.", e.main.Name, why, e.watch.said(ctx, e.main.id))}
 }
@@ -364,10 +393,32 @@ func (e *environment) Stop(ctx context.Context) error {
 	if client == nil {
 		return err
 	}
-	if endErr := client.End(ctx, grace); endErr != nil && !errors.Is(endErr, helper.ErrGone) {
+	endErr := client.End(ctx, grace)
+	if endErr != nil && ctx.Err() == nil && !errors.Is(endErr, helper.ErrGone) {
+		endErr = e.makeRoom(ctx, client)
+	}
+	if endErr != nil && !errors.Is(endErr, helper.ErrGone) {
 		err = errors.Join(err, endErr)
 	}
 	return err
+}
+
+// makeRoom ends what runs in a main in which nothing more can be started, since its limit of processes or memory is reached.
+func (e *environment) makeRoom(ctx context.Context, client *helper.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, roomLimit)
+	defer cancel()
+	for {
+		if err := e.engine.Signal(ctx, e.main.id, helper.EndSignal); err != nil {
+			return fmt.Errorf("cannot end the container's processes: %w", err)
+		}
+		select {
+		case <-time.After(roomLook):
+		case <-ctx.Done():
+		}
+		if err := client.End(ctx, leftoverGrace); err == nil || ctx.Err() != nil || errors.Is(err, helper.ErrGone) {
+			return err
+		}
+	}
 }
 
 // Close stops the containers, side by side, and removes all that carries the job's label.
@@ -385,11 +436,31 @@ func (e *environment) Close(ctx context.Context) error {
 	if client != nil {
 		client.HangUp()
 	}
-	err := errors.Join(e.host.close(ctx), e.removeContainers(ctx, grace))
-	if err != nil && errors.Is(err, engine.ErrUnreachable) {
-		err = e.removeWhenBack(ctx)
+	return errors.Join(e.host.close(ctx), e.remove(ctx, grace), e.engine.Close())
+}
+
+// remove tries again for a while where the engine can't: it may be being restarted.
+func (e *environment) remove(ctx context.Context, grace time.Duration) error {
+	err := e.removeContainers(ctx, grace)
+	if err == nil {
+		return nil
 	}
-	return errors.Join(err, e.engine.Close())
+	ctx, cancel := context.WithTimeout(ctx, engineBackLimit)
+	defer cancel()
+	for {
+		select {
+		case <-time.After(engineBackLook):
+		case <-ctx.Done():
+			return err
+		}
+		again := removeAll(ctx, e.engine, labels(e.settings.InstanceID, e.job.ID))
+		if again == nil {
+			return nil
+		}
+		if ctx.Err() == nil {
+			err = again
+		}
+	}
 }
 
 func (e *environment) removeContainers(ctx context.Context, grace time.Duration) error {
@@ -408,21 +479,4 @@ func (e *environment) removeContainers(ctx context.Context, grace time.Duration)
 		return err
 	}
 	return removeAll(ctx, e.engine, labels(e.settings.InstanceID, e.job.ID))
-}
-
-// removeWhenBack removes the job's containers as soon as the engine answers again.
-func (e *environment) removeWhenBack(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, engineBackLimit)
-	defer cancel()
-	for {
-		err := removeAll(ctx, e.engine, labels(e.settings.InstanceID, e.job.ID))
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-time.After(engineBackLook):
-		case <-ctx.Done():
-			return err
-		}
-	}
 }
