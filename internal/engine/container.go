@@ -76,8 +76,12 @@ func (e *Engine) Create(ctx context.Context, c Container) (string, error) {
 	if c.Network != "" {
 		net = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{c.Network: {NetworkID: c.Network, Aliases: c.Aliases}}}
 	}
+	var entrypoint []string
+	if len(c.Entrypoint) > 0 { // an empty one that isn't nil would take the image's away
+		entrypoint = c.Entrypoint
+	}
 	made, err := e.api.ContainerCreate(ctx, &container.Config{
-		Image: c.Image, Entrypoint: c.Entrypoint, Cmd: c.Command, User: c.User, Env: c.Env, Labels: c.Labels, StopSignal: c.StopSignal,
+		Image: c.Image, Entrypoint: entrypoint, Cmd: c.Command, User: c.User, Env: c.Env, Labels: c.Labels, StopSignal: c.StopSignal,
 	}, host, net, nil, "")
 	if err != nil {
 		return "", e.wrap(ctx, err)
@@ -94,6 +98,11 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 func (e *Engine) Stop(ctx context.Context, id string, grace time.Duration) error {
 	seconds := int(math.Ceil(grace.Seconds()))
 	return e.wrap(ctx, e.api.ContainerStop(ctx, id, container.StopOptions{Timeout: &seconds}))
+}
+
+// Signal sends a signal, named as "KILL", to a container's first process.
+func (e *Engine) Signal(ctx context.Context, id, signal string) error {
+	return e.wrap(ctx, e.api.ContainerKill(ctx, id, signal))
 }
 
 // Remove kills and removes a container with its anonymous volumes. One that is gone already is no error.
@@ -216,14 +225,22 @@ func (s *execStreams) Write(p []byte) (int, error) { return s.streams.Conn.Write
 
 func (s *execStreams) Close() error { return s.streams.Conn.Close() }
 
-// Read gives standard output. At its end the error tells what was printed on standard error, if anything was.
+// saidError is the end of a command's streams that has printed an error.
+type saidError struct{ text string }
+
+func (e saidError) Error() string { return e.text }
+
+func (saidError) Unwrap() error { return io.ErrUnexpectedEOF }
+
+// Read gives standard output. At its end, if something was printed on standard error, the error is its first line, and wraps
+// io.ErrUnexpectedEOF.
 func (s *execStreams) Read(p []byte) (int, error) {
 	for {
 		if s.left == 0 {
 			var header [8]byte
 			if _, err := io.ReadFull(s.in, header[:]); err != nil {
-				if text := strings.TrimSpace(string(s.said)); text != "" && errors.Is(err, io.EOF) {
-					return 0, fmt.Errorf("%w: %s", io.ErrUnexpectedEOF, text)
+				if text := firstLine(s.said); text != "" && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+					return 0, saidError{text}
 				}
 				return 0, err
 			}
@@ -241,4 +258,9 @@ func (s *execStreams) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+func firstLine(text []byte) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(strings.ToValidUTF8(string(text), "\uFFFD")), "\n")
+	return strings.TrimSpace(line)
 }

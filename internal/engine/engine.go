@@ -80,8 +80,11 @@ func (e *Engine) wrap(ctx context.Context, err error) error {
 		return ctx.Err()
 	case client.IsErrConnectionFailed(err):
 		hint := "is it running, and may this user use it?"
-		if strings.Contains(err.Error(), "permission denied") {
+		switch text := err.Error(); {
+		case strings.Contains(text, "permission denied"):
 			hint = "this user may not use it: add it to the group docker"
+		case !strings.HasPrefix(text, "Cannot connect to the Docker daemon"): // which says no more than we do
+			hint += " (" + said(err) + ")"
 		}
 		return fmt.Errorf("%w at %s: %s", ErrUnreachable, e.api.DaemonHost(), hint)
 	case cerrdefs.IsNotFound(err):

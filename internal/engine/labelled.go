@@ -38,8 +38,13 @@ func (e *Engine) CreateNetwork(ctx context.Context, name string, labels map[stri
 	return made.ID, nil
 }
 
-// RemoveNetwork removes a network. One that is gone already is no error.
+// RemoveNetwork removes a network, and takes out of it what others have put there. One that is gone already is no error.
 func (e *Engine) RemoveNetwork(ctx context.Context, id string) error {
+	if n, err := e.api.NetworkInspect(ctx, id, network.InspectOptions{}); err == nil {
+		for container := range n.Containers {
+			_ = e.api.NetworkDisconnect(ctx, id, container, true) // the removal tells
+		}
+	}
 	return ignoreNotFound(e.wrap(ctx, e.api.NetworkRemove(ctx, id)))
 }
 

@@ -1,78 +1,108 @@
 package testimage
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
 
-const (
-	helperPackage    = "github.com/signalman-ci/signalman/internal/session/helper/signalman-helper"
-	helperbinPackage = "github.com/signalman-ci/signalman/internal/session/helperbin"
-	workerPackage    = "github.com/signalman-ci/signalman/cmd/worker-compose"
+// What is built is kept in memory for the whole package: a file would have nobody to remove it.
+var (
+	builtHelper = sync.OnceValues(buildHelper)
+	builtWorker = sync.OnceValues(buildWorker)
 )
 
-// Helper builds what is put into containers, from the sources as they are, and gives its path.
-func Helper(t testing.TB) string {
+// Helper is what is put into containers, built from the sources as they are, once in a test's process.
+func Helper(t testing.TB) []byte {
 	t.Helper()
-	path, err := buildHelper(t.Context(), t.TempDir())
+	binary, err := builtHelper()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return binary
 }
 
-// Worker builds worker-compose with its helper, whether or not make has, and gives its path.
+// Worker gives the path of a worker-compose with its helper, whether or not make has built one. It is built once in a test's process.
 func Worker(t testing.TB) string {
 	t.Helper()
-	dir := t.TempDir()
-	overlay, err := Overlay(t.Context(), dir)
+	binary, err := builtWorker()
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "worker-compose")
-	if _, err := run(t.Context(), nil, "go", "build", "-overlay", overlay, "-o", path, workerPackage); err != nil {
-		t.Fatal(err)
+	// Written by another process: one that is forked by this one while it writes would keep the file busy.
+	path := filepath.Join(t.TempDir(), "worker-compose")
+	install := exec.Command("sh", "-c", `cat >"$1" && chmod 755 "$1"`, "sh", path)
+	install.Stdin = bytes.NewReader(binary)
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("cannot write worker-compose: %v: %s", err, out)
 	}
 	return path
 }
 
-// Overlay builds the helper into a folder, and gives a file for go build's -overlay by which the workers built have it, whether or
-// not make has built one.
-func Overlay(ctx context.Context, dir string) (string, error) {
-	built, err := buildHelper(ctx, dir)
+func buildHelper() ([]byte, error) {
+	return build(append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux"), nil, "github.com/signalman-ci/signalman/internal/session/helper/signalman-helper")
+}
+
+func buildWorker() (_ []byte, err error) {
+	dir, err := os.MkdirTemp("", "signalman-build-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	overlay, err := Overlay(dir)
+	if err != nil {
+		return nil, err
+	}
+	return build(os.Environ(), []string{"-overlay", overlay}, "github.com/signalman-ci/signalman/cmd/worker-compose")
+}
+
+// Overlay gives a file in dir for go build's -overlay, by which the workers built have the helper, whether or not make has built one.
+// What else it needs is in dir as well.
+func Overlay(dir string) (string, error) {
+	helper, err := builtHelper()
 	if err != nil {
 		return "", err
 	}
-	place, err := run(ctx, nil, "go", "list", "-f", "{{.Dir}}", helperbinPackage)
+	place, err := run(os.Environ(), "go", "list", "-f", "{{.Dir}}", "github.com/signalman-ci/signalman/internal/session/helperbin")
 	if err != nil {
 		return "", err
 	}
-	overlay, err := json.Marshal(map[string]map[string]string{
-		"Replace": {filepath.Join(strings.TrimSpace(place), "built", "helper-linux-"+runtime.GOARCH): built},
+	file, overlay := filepath.Join(dir, "helper"), filepath.Join(dir, "overlay.json")
+	content, err := json.Marshal(map[string]map[string]string{
+		"Replace": {filepath.Join(strings.TrimSpace(place), "built", "helper-linux-"+runtime.GOARCH): file},
 	})
 	if err != nil {
 		return "", err
 	}
-	file := filepath.Join(dir, "overlay.json")
-	return file, os.WriteFile(file, overlay, 0o600)
+	return overlay, errors.Join(os.WriteFile(file, helper, 0o600), os.WriteFile(overlay, content, 0o600))
 }
 
-func buildHelper(ctx context.Context, dir string) (string, error) {
-	path := filepath.Join(dir, "helper")
-	_, err := run(ctx, []string{"CGO_ENABLED=0", "GOOS=linux"}, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, helperPackage)
-	return path, err
+// build gives a static, stripped binary.
+func build(env, flags []string, pkg string) (_ []byte, err error) {
+	dir, err := os.MkdirTemp("", "signalman-build-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "binary")
+	args := append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", path}, flags...)
+	if _, err := run(env, "go", append(args, pkg)...); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
 }
 
-func run(ctx context.Context, env []string, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), env...)
+func run(env []string, name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Env = env
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)

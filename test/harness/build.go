@@ -18,7 +18,7 @@ func Build(ctx context.Context, dir string) (err error) {
 		return fmt.Errorf("cannot make a folder to build in: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(aside)) }()
-	overlay, err := testimage.Overlay(ctx, aside)
+	overlay, err := testimage.Overlay(aside)
 	if err != nil {
 		return fmt.Errorf("cannot build what goes into containers: %w", err)
 	}

@@ -36,6 +36,8 @@ const (
 	leftoverGrace = time.Second
 	// undoLimit bounds the removal of what a Prepare that fails has made.
 	undoLimit = time.Minute
+	// lateLimit is how long a dead worker's last request may take to show at the engine.
+	lateLimit = 500 * time.Millisecond
 )
 
 // New makes the executor. helper gives the helper's binary for an architecture (helperbin.For).
@@ -75,6 +77,9 @@ func (x executor) Prepare(ctx context.Context, job *protocol.Job, settings *prot
 	if err != nil {
 		return nil, err
 	}
+	if err := checkNames(job.Compose.Containers); err != nil {
+		return nil, err
+	}
 	if err := allow(job.Compose.Containers, options.AllowedImages); err != nil {
 		return nil, err
 	}
@@ -82,10 +87,7 @@ func (x executor) Prepare(ctx context.Context, job *protocol.Job, settings *prot
 	if err != nil {
 		return nil, err
 	}
-	e, err := newEnvironment(x.helper, eng, job, settings, options)
-	if err != nil {
-		return nil, errors.Join(err, eng.Close())
-	}
+	e := newEnvironment(x.helper, eng, job, settings, options)
 	if err := e.prepare(ctx, log); err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 		defer cancel()
@@ -159,7 +161,13 @@ func (executor) Cleanup(ctx context.Context, job *protocol.Job, settings *protoc
 		return errors.Join(err, connectErr)
 	}
 	defer eng.Close()
-	return errors.Join(err, removeAll(ctx, eng, labels(settings.InstanceID, job.ID)))
+	err = errors.Join(err, removeAll(ctx, eng, labels(settings.InstanceID, job.ID)))
+	select {
+	case <-time.After(lateLimit):
+		return errors.Join(err, removeAll(ctx, eng, labels(settings.InstanceID, job.ID)))
+	case <-ctx.Done():
+		return errors.Join(err, ctx.Err())
+	}
 }
 
 // removeAll removes all that carries the labels, containers before their networks.

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,13 @@ const (
 	engineBackLimit = 30 * time.Second
 	engineBackLook  = 500 * time.Millisecond
 	// removeTries is how often it is tried with an engine that answers: its connections may break in mid-request.
-	removeTries = 3
+	removeTries = 10
+	// answerLimit is how long a job that is stopped waits for the engine's answer to what it had asked for.
+	answerLimit = 30 * time.Second
+	// roomLook is the time between two looks whether a main that is full of processes has room again.
+	roomLook, roomLimit = 200 * time.Millisecond, 30 * time.Second
+	// ownPids is what the helper and its relays may take of processes and threads, beside what main's job may.
+	ownPids = 32
 )
 
 // goneError is why nothing more can be run in main, said in one line.
@@ -79,12 +86,8 @@ type environment struct {
 }
 
 func newEnvironment(binary func(arch string) ([]byte, error), eng *engine.Engine, job *protocol.Job, settings *protocol.Settings,
-	options executorsettings.Compose) (*environment, error) {
-	host, err := newHostCommands(job.ID, settings)
-	if err != nil {
-		return nil, err
-	}
-	e := &environment{binary: binary, engine: eng, job: job, settings: settings, options: options, host: host}
+	options executorsettings.Compose) *environment {
+	e := &environment{binary: binary, engine: eng, job: job, settings: settings, options: options, host: newHostCommands(job.ID, settings)}
 	for i, c := range job.Compose.Containers {
 		if i == 0 {
 			e.main = service{Container: c}
@@ -92,7 +95,7 @@ func newEnvironment(binary func(arch string) ([]byte, error), eng *engine.Engine
 		}
 		e.services = append(e.services, &service{Container: c})
 	}
-	return e, nil
+	return e
 }
 
 // prepare makes everything up to an open shell.
@@ -124,7 +127,7 @@ func (e *environment) startSection(ctx context.Context, log protocol.SectionLog,
 	if e.network, err = e.makeNetwork(ctx); err != nil {
 		return err
 	}
-	if e.watch, err = watch(e.engine, labels(e.settings.InstanceID, e.job.ID)); err != nil {
+	if e.watch, err = watch(ctx, e.engine, labels(e.settings.InstanceID, e.job.ID)); err != nil {
 		return err
 	}
 	starts, starting := errgroup.WithContext(ctx) // one that doesn't start ends the wait for the others' health
@@ -144,12 +147,30 @@ func (e *environment) startSection(ctx context.Context, log protocol.SectionLog,
 	return nil
 }
 
-// makeNetwork isn't cut short: what the engine then makes nevertheless would be left.
+// outlasting gives a context that ends a while after ctx: for a request whose answer tells what was made.
+func outlasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(answerLimit):
+			cancel()
+		case <-longer.Done():
+		}
+	})
+	return longer, func() {
+		stop()
+		cancel()
+	}
+}
+
+// makeNetwork isn't cut short at once: what the engine then makes nevertheless could be left.
 func (e *environment) makeNetwork(ctx context.Context) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	id, err := e.engine.CreateNetwork(context.WithoutCancel(ctx), "signalman-"+e.job.ID, labels(e.settings.InstanceID, e.job.ID))
+	creating, cancel := outlasting(ctx)
+	defer cancel()
+	id, err := e.engine.CreateNetwork(creating, "signalman-"+e.job.ID, labels(e.settings.InstanceID, e.job.ID))
 	if err != nil {
 		return "", fmt.Errorf("cannot make the job's network: %w", err)
 	}
@@ -165,7 +186,7 @@ func (e *environment) create(ctx context.Context, s *service, image engine.Image
 	c.Volumes = slices.DeleteFunc(slices.Clone(image.Volumes), func(path string) bool { // what is bound there takes its place
 		return slices.ContainsFunc(e.options.Files, func(f executorsettings.File) bool { return samePath(f.Container, path) })
 	})
-	c.Memory, c.MilliCPUs, c.Pids = e.settings.Limits.Memory, e.settings.Limits.MilliCPUs, e.settings.Limits.Pids
+	c.Memory, c.MilliCPUs, c.Pids = e.settings.Limits.Memory, e.settings.Limits.MilliCPUs, cmp.Or(c.Pids, e.settings.Limits.Pids)
 	if s.Name != "" {
 		c.Aliases = []string{s.Name}
 	}
@@ -177,7 +198,9 @@ func (e *environment) create(ctx context.Context, s *service, image engine.Image
 	if c.Entrypoint, err = shellquote.Split(s.Entrypoint); err != nil {
 		return fmt.Errorf("the entrypoint of container %s cannot be split into words: %w", s.Name, err)
 	}
-	id, err := e.engine.Create(context.WithoutCancel(ctx), c)
+	creating, cancel := outlasting(ctx)
+	defer cancel()
+	id, err := e.engine.Create(creating, c)
 	if err != nil {
 		return fmt.Errorf("cannot make container %s: %w", s.Name, err)
 	}
@@ -201,6 +224,9 @@ func (e *environment) startMain(ctx context.Context, image engine.Image, binds [
 	}
 	if _, err := os.Stat("/dev/kvm"); e.options.ExposeKVM && err == nil {
 		c.Devices = []string{"/dev/kvm"}
+	}
+	if pids := e.settings.Limits.Pids; pids > 0 {
+		c.Pids = pids + ownPids
 	}
 	if err := e.create(ctx, &e.main, image, c); err != nil {
 		return err
@@ -323,8 +349,11 @@ func (e *environment) mainGone(ctx context.Context) error {
 		return goneError{engineLost}
 	}
 	why := fmt.Sprintf("with code %d", state.ExitCode)
-	if state.OOMKilled {
+	switch {
+	case state.OOMKilled:
 		why += " after the kernel killed a process of it for want of memory"
+	case state.ExitCode == 0: // the helper ends so when it is asked to
+		why += ", as it was stopped from outside, or with the Docker engine"
 	}
 	return goneError{fmt.Sprintf("The container %s, where the job's commands run, ended %s%s.", e.main.Name, why, e.watch.said(ctx, e.main.id))}
 }
@@ -374,10 +403,32 @@ func (e *environment) Stop(ctx context.Context) error {
 	if client == nil {
 		return err
 	}
-	if endErr := client.End(ctx, grace); endErr != nil && !errors.Is(endErr, helper.ErrGone) {
+	endErr := client.End(ctx, grace)
+	if endErr != nil && ctx.Err() == nil && !errors.Is(endErr, helper.ErrGone) {
+		endErr = e.makeRoom(ctx, client)
+	}
+	if endErr != nil && !errors.Is(endErr, helper.ErrGone) {
 		err = errors.Join(err, endErr)
 	}
 	return err
+}
+
+// makeRoom ends what runs in a main in which nothing more can be started, since its limit of processes or memory is reached.
+func (e *environment) makeRoom(ctx context.Context, client *helper.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, roomLimit)
+	defer cancel()
+	for {
+		if err := e.engine.Signal(ctx, e.main.id, helper.EndSignal); err != nil {
+			return fmt.Errorf("cannot end the container's processes: %w", err)
+		}
+		select {
+		case <-time.After(roomLook):
+		case <-ctx.Done():
+		}
+		if err := client.End(ctx, leftoverGrace); err == nil || ctx.Err() != nil || errors.Is(err, helper.ErrGone) {
+			return err
+		}
+	}
 }
 
 // Close stops the containers, side by side, and removes all that carries the job's label.

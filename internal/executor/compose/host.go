@@ -22,29 +22,31 @@ const markVariable = "SIGNALMAN_HOST_SETUP"
 type hostCommands struct {
 	settings *protocol.Settings
 	env      []string
-	tree     *process.Tree
+	tree     *process.Tree // nil before the first command
 }
 
 func mark(instance, job string) string { return instance + "/" + job }
 
-func newHostCommands(job string, s *protocol.Settings) (*hostCommands, error) {
-	tree, err := process.NewTree()
-	if err != nil {
-		return nil, err
-	}
-	h := &hostCommands{settings: s, tree: tree}
+func newHostCommands(job string, s *protocol.Settings) *hostCommands {
+	h := &hostCommands{settings: s}
 	for _, v := range s.BaseEnv {
 		h.env = append(h.env, v.Name+"="+v.Value)
 	}
 	home := cmp.Or(s.Home, os.Getenv("HOME"))
 	h.env = append(h.env, "HOME="+home, "TMPDIR="+s.TempDir, markVariable+"="+mark(s.InstanceID, job))
-	return h, nil
+	return h
 }
 
 // run runs each command in a section and a bash of its own, on this host.
-func (h *hostCommands) run(ctx context.Context, commands []protocol.Command, log protocol.SectionLog) error {
-	if len(commands) > 0 && h.settings.User != "" {
+func (h *hostCommands) run(ctx context.Context, commands []protocol.Command, log protocol.SectionLog) (err error) {
+	if len(commands) == 0 {
+		return nil
+	}
+	if h.settings.User != "" {
 		return fmt.Errorf("the job has host_setup_commands, which would not run as %s (job-user) but with the agent's rights", h.settings.User)
+	}
+	if h.tree, err = process.NewTree(); err != nil {
+		return err
 	}
 	for _, c := range commands {
 		if err := h.one(ctx, c, log); err != nil {
@@ -83,6 +85,9 @@ func (h *hostCommands) one(ctx context.Context, c protocol.Command, log protocol
 
 // end ends what the commands have left running.
 func (h *hostCommands) end(ctx context.Context, grace time.Duration) error {
+	if h.tree == nil {
+		return nil
+	}
 	err := h.tree.End(ctx, grace, 0)
 	if killErr := cgroup.Kill(ctx, h.settings.Cgroups); killErr != nil {
 		err = errors.Join(err, fmt.Errorf("cannot end all processes in the job's cgroups: %w", killErr))
@@ -92,7 +97,9 @@ func (h *hostCommands) end(ctx context.Context, grace time.Duration) error {
 
 func (h *hostCommands) close(ctx context.Context) error {
 	err := h.end(ctx, min(h.settings.StopGrace, leftoverGrace))
-	h.tree.Close()
+	if h.tree != nil {
+		h.tree.Close()
+	}
 	return err
 }
 

@@ -11,6 +11,21 @@ import (
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
+// checkNames tells of containers that couldn't be told apart.
+func checkNames(containers []protocol.Container) error {
+	seen := map[string]bool{}
+	for i, c := range containers {
+		switch {
+		case c.Name == "":
+			return fmt.Errorf("container %d of the job (image %s) has no name: it needs one, by which the others reach it", i+1, c.Image)
+		case seen[c.Name]:
+			return fmt.Errorf("two containers of the job have the name %s: each needs one of its own, by which the others reach it", c.Name)
+		}
+		seen[c.Name] = true
+	}
+	return nil
+}
+
 // allow tells of an image that jobs may not use.
 func allow(containers []protocol.Container, allowed []*regexp.Regexp) error {
 	for _, c := range containers {

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -30,9 +31,11 @@ type watcher struct {
 	changed  chan struct{}       // closed and made anew when something has happened
 }
 
-// watch begins to follow what happens to the containers that carry labels. It returns when nothing is missed any more.
-func watch(eng *engine.Engine, labels map[string]string) (*watcher, error) {
+// watch begins to follow what happens to the containers that carry labels. It returns when nothing is missed any more, or
+// when starting ends.
+func watch(starting context.Context, eng *engine.Engine, labels map[string]string) (*watcher, error) {
 	ctx, cancel := context.WithCancel(context.Background())
+	defer context.AfterFunc(starting, cancel)()
 	w := &watcher{engine: eng, ctx: ctx, cancel: cancel, services: map[string]*service{}, changed: make(chan struct{})}
 	started := make(chan struct{})
 	w.done.Go(func() {
@@ -43,7 +46,7 @@ func watch(eng *engine.Engine, labels map[string]string) (*watcher, error) {
 		w.wake()
 	})
 	<-started
-	return w, w.lostEngine()
+	return w, errors.Join(starting.Err(), w.lostEngine())
 }
 
 // close ends the watch: what happens from then on is our own doing.
@@ -152,12 +155,26 @@ func (w *watcher) awaitHealth(ctx context.Context, s *service) error {
 		case state.Health == "healthy":
 			return nil
 		case state.Health == "unhealthy":
-			return fmt.Errorf("the service %s is unhealthy; its health check says: %s", s.Name, state.HealthOutput)
+			return fmt.Errorf("the service %s is unhealthy%s", s.Name, inBrief("; its health check says: ", state.HealthOutput))
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+// inBrief is a text as one line of bounded length, behind a beginning; "" for an empty text.
+func inBrief(begin, text string) string {
+	const most = 300
+	runes := []rune(strings.Join(strings.Fields(strings.ToValidUTF8(text, "\uFFFD")), " "))
+	switch {
+	case len(runes) == 0:
+		return ""
+	case len(runes) > most:
+		return begin + string(runes[:most]) + "…"
+	default:
+		return begin + string(runes)
 	}
 }

@@ -3,8 +3,11 @@ package compose
 import (
 	"bytes"
 	"context"
+	"flag"
 	"io"
 	"os"
+	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,14 +19,26 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/signalman-ci/signalman/internal/engine"
+	"github.com/signalman-ci/signalman/internal/executor/settings"
 	"github.com/signalman-ci/signalman/internal/testimage"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// Tests wait for the engine more than they compute. Those with host setup commands, which end all of this process's children, and
+// with an engine of their own are not parallel.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is for conditions that come sooner or later.
 const patience = 90 * time.Second
+
+// look is the pause between two looks at the engine.
+const look = 20 * time.Millisecond
 
 func within(t *testing.T) context.Context {
 	t.Helper()
@@ -50,10 +65,41 @@ func (r *record) Section(directive string) (io.Writer, func(int)) {
 	defer r.mu.Unlock()
 	s := &section{directive: directive}
 	r.sections = append(r.sections, s)
-	return &s.output, func(code int) { s.code, s.ended = code, true }
+	return &s.output, func(code int) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		s.code, s.ended = code, true
+	}
+}
+
+// all is what all sections say.
+func (r *record) all() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var text strings.Builder
+	for _, s := range r.sections {
+		text.WriteString(s.directive + "\n" + s.output.String())
+	}
+	return text.String()
+}
+
+// of is what a section says that is there once, and its exit code.
+func (r *record) of(t *testing.T, directive string) (string, int) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.sections {
+		if s.directive == directive {
+			return s.output.String(), s.code
+		}
+	}
+	require.Fail(t, "no section "+directive)
+	return "", 0
 }
 
 func (r *record) directives() (all []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, s := range r.sections {
 		all = append(all, s.directive)
 	}
@@ -80,6 +126,7 @@ func (b *syncBuffer) String() string {
 // world is one job on a real engine.
 type world struct {
 	t        *testing.T
+	options  settings.Compose
 	engine   *engine.Engine
 	executor protocol.Executor
 	job      *protocol.Job
@@ -91,14 +138,13 @@ type world struct {
 // newWorld has a job whose first container is main, of image; it isn't prepared yet.
 func newWorld(t *testing.T, eng *engine.Engine, image string, services ...protocol.Container) *world {
 	t.Helper()
-	helper, err := os.ReadFile(testimage.Helper(t))
-	require.NoError(t, err)
-	w := &world{t: t, engine: eng, log: &record{},
-		executor: New(Options{Helper: func(string) ([]byte, error) { return helper, nil }}),
+	helper := testimage.Helper(t)
+	w := &world{t: t, options: settings.DefaultCompose(), engine: eng, log: &record{},
+		executor: New(func(string) ([]byte, error) { return helper, nil }),
 		job: &protocol.Job{ID: "job-" + uuid.NewString(), Compose: &protocol.Compose{
 			Containers: append([]protocol.Container{{Name: "main", Image: image}}, services...),
 		}},
-		set: &protocol.Settings{InstanceID: uuid.NewString(), TempDir: t.TempDir(), StopGrace: 2 * time.Second, Extra: map[string]string{},
+		set: &protocol.Settings{InstanceID: uuid.NewString(), TempDir: t.TempDir(), StopGrace: 2 * time.Second,
 			BaseEnv: []protocol.EnvVar{{Name: "PATH", Value: os.Getenv("PATH")}}},
 	}
 	t.Cleanup(w.end)
@@ -127,6 +173,7 @@ func (w *world) main() *protocol.Container { return &w.job.Compose.Containers[0]
 
 func (w *world) prepare() error {
 	w.t.Helper()
+	w.set.Extra = w.options.Extra()
 	env, err := w.executor.Prepare(within(w.t), w.job, w.set, w.log)
 	w.env = env
 	return err
@@ -163,6 +210,44 @@ func (w *world) things(name string) []engine.Thing {
 	}
 	return out
 }
+
+// begin runs a script that isn't waited for.
+func (w *world) begin(s protocol.Shell, script string) (out *syncBuffer, ended <-chan outcome) {
+	out = &syncBuffer{}
+	done := make(chan outcome, 1)
+	go func() {
+		exit, err := s.Run(context.Background(), script, out)
+		done <- outcome{exit, err}
+	}()
+	return out, done
+}
+
+type outcome struct {
+	exit protocol.Exit
+	err  error
+}
+
+// outcomeOf waits for the end of what begin has begun.
+func outcomeOf(t *testing.T, ended <-chan outcome) outcome {
+	t.Helper()
+	select {
+	case o := <-ended:
+		return o
+	case <-time.After(patience):
+		require.Fail(t, "the command doesn't end")
+		return outcome{}
+	}
+}
+
+// docker runs the engine's own command, for what the product has no use for.
+func docker(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(within(t), "docker", args...).CombinedOutput()
+	require.NoError(t, err, string(out))
+	return strings.TrimSpace(string(out))
+}
+
+func containsLine(text, line string) bool { return slices.Contains(strings.Split(text, "\n"), line) }
 
 // later waits for output.
 func later(t *testing.T, out *syncBuffer, text string) {

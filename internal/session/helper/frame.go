@@ -1,6 +1,8 @@
 package helper
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -14,6 +16,10 @@ const (
 	ServeMode = "serve"
 	RelayMode = "relay"
 )
+
+// EndSignal makes a server end all that its shells have started, as Client.End does, but in haste. It is for a container in which no
+// relay can be started, since its limit of processes is reached.
+const EndSignal = "USR1"
 
 // frameType is the first byte of a frame. A length of four bytes, big-endian, and so many bytes of payload follow.
 type frameType byte
@@ -40,6 +46,7 @@ const (
 	headerSize  = 5
 	maxPayload  = 96 << 20 // a script or file may be large, and base64 adds a third
 	outputChunk = 64 << 10
+	mostWords   = 300 // of what isn't a frame, to be shown
 )
 
 type hello struct {
@@ -101,8 +108,13 @@ func readFrame(r io.Reader) (frame, error) {
 		return frame{}, err
 	}
 	size := binary.BigEndian.Uint32(header[1:])
-	if size > maxPayload {
-		return frame{}, fmt.Errorf("a frame of %d bytes, at most %d are allowed: this is no stream of the helper's", size, maxPayload)
+	if size > maxPayload { // such as an engine's words in place of the relay's output
+		text := header[:]
+		if b, ok := r.(*bufio.Reader); ok {
+			rest, _ := b.Peek(min(b.Buffered(), mostWords))
+			text = append(text, rest...)
+		}
+		return frame{}, fmt.Errorf("this is no stream of the helper's: %q", bytes.TrimSpace(text))
 	}
 	f := frame{kind: frameType(header[0]), payload: make([]byte, size)}
 	if _, err := io.ReadFull(r, f.payload); err != nil {

@@ -4,6 +4,7 @@ package helper
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,7 +46,9 @@ func TestMain(m *testing.M) {
 // place is somewhere the helper runs: a process on this host, or a container.
 type place struct {
 	dial Dialer
-	gone func(t testing.TB) // checks that the server's folder is removed
+	// signal sends the server a signal.
+	signal func(t testing.TB, name string)
+	gone   func(t testing.TB) // checks that the server's folder is removed
 }
 
 func places() map[string]func(testing.TB) place {
@@ -65,6 +69,9 @@ func onHost(t testing.TB) place {
 	})
 	return place{
 		dial: dialer(binary, RelayMode, folder),
+		signal: func(t testing.TB, name string) {
+			require.NoError(t, exec.Command("kill", "-"+name, strconv.Itoa(server.Process.Pid)).Run())
+		},
 		gone: func(t testing.TB) {
 			err := <-ended
 			ended <- err
@@ -86,8 +93,9 @@ func inContainer(t testing.TB) place {
 	docker(t, nil, "cp", buildHelper(t), container+":/helper")
 	docker(t, nil, "start", container)
 	return place{
-		dial: dialer("docker", "exec", "-i", container, "/helper", RelayMode, "/tmp/signalman"),
-		gone: func(t testing.TB) { assert.Equal(t, "0", strings.TrimSpace(docker(t, nil, "wait", container))) },
+		dial:   dialer("docker", "exec", "-i", container, "/helper", RelayMode, "/tmp/signalman"),
+		signal: func(t testing.TB, name string) { docker(t, nil, "kill", "--signal="+name, container) },
+		gone:   func(t testing.TB) { assert.Equal(t, "0", strings.TrimSpace(docker(t, nil, "wait", container))) },
 	}
 }
 
@@ -283,6 +291,47 @@ func TestStopInAPlace(t *testing.T) {
 			p.gone(t)
 		})
 	}
+}
+
+// EndSignal ends what runs where no relay can be started.
+func TestEndSignal(t *testing.T) {
+	for name, at := range places() {
+		t.Run(name, func(t *testing.T) {
+			p := at(t)
+			c := Attach(p.dial)
+			defer c.HangUp()
+			sh, err := c.Open(t.Context(), ShellOptions{})
+			require.NoError(t, err)
+			out := &watched{text: "ready", seen: make(chan struct{})}
+			ended := make(chan jobshell.Exit, 1)
+			go func() {
+				exit, err := sh.Run(context.Background(), "trap '' INT TERM; (setsid sleep 1000 &); echo ready; sleep 1000; sleep 1000", out)
+				assert.NoError(t, err)
+				ended <- exit
+			}()
+			<-out.seen
+			p.signal(t, EndSignal)
+			assert.True(t, (<-ended).ShellEnded)
+			sh, err = c.Open(t.Context(), ShellOptions{})
+			require.NoError(t, err)
+			text, _ := run(t, sh, "echo again")
+			assert.Equal(t, "again\n", text)
+		})
+	}
+}
+
+func TestRelayWithoutServer(t *testing.T) {
+	err := Relay(t.Context(), t.TempDir(), time.Millisecond, strings.NewReader(""), io.Discard)
+	require.ErrorContains(t, err, "has not come up within 1ms (dial unix ")
+	require.ErrorContains(t, err, `an entrypoint must end by running what it is given, like exec "$@"`)
+}
+
+// What an engine says in place of the relay's output is in the error.
+func TestStreamOfSomethingElse(t *testing.T) {
+	_, err := readFrame(bufio.NewReader(strings.NewReader("OCI runtime exec failed: no room\r\n")))
+	require.EqualError(t, err, `this is no stream of the helper's: "OCI runtime exec failed: no room"`)
+	_, err = readFrame(strings.NewReader("OCI runtime exec failed: no room"))
+	require.EqualError(t, err, `this is no stream of the helper's: "OCI r"`)
 }
 
 func TestPut(t *testing.T) {

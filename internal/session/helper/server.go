@@ -84,11 +84,11 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// endAll is for a server that is asked to end before its shell.
+// endAll is Client.End in haste.
 func (s *Server) endAll() error {
 	ctx, cancel := context.WithTimeout(context.Background(), lastLimit)
 	defer cancel()
-	return s.tree.End(ctx, lastGrace, 0)
+	return s.tree.End(ctx, lastGrace, int(s.leader.Load()))
 }
 
 // Serve talks to one client until its connection ends, which it closes. A nil error means that the client hung up.

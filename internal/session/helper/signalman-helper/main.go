@@ -10,9 +10,13 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/signalman-ci/signalman/internal/session/helper"
 )
+
+// serverLimit is how long a container's entrypoint may take before it runs "serve".
+const serverLimit = time.Minute
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -27,11 +31,13 @@ func run(args []string) error {
 	}
 	switch folder := args[1]; args[0] {
 	case helper.RelayMode:
-		return helper.Relay(context.Background(), folder, os.Stdin, os.Stdout)
+		return helper.Relay(context.Background(), folder, serverLimit, os.Stdin, os.Stdout)
 	case helper.ServeMode:
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM) // how a container is stopped
 		defer stop()
-		return helper.Listen(ctx, folder)
+		endNow := make(chan os.Signal, 1)
+		signal.Notify(endNow, syscall.SIGUSR1)
+		return helper.Listen(ctx, folder, endNow)
 	default:
 		return fmt.Errorf("unknown command %q", args[0])
 	}
