@@ -77,8 +77,10 @@ func TestChaos(t *testing.T) {
 
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
+	image, engine := engineAndImage(t) // before the world, which ends the jobs
 	w := newWorld(t, seed, slots, cancel)
-	maker := &planner{rng: random(seed, "jobs"), mark: w.mark, dir: filepath.Join(w.dir, "brought"), flood: 100_000}
+	w.engine = engine
+	maker := &planner{image: image, rng: random(seed, "jobs"), mark: w.mark, dir: filepath.Join(w.dir, "brought"), flood: 100_000}
 	trouble, between := longTrouble, longPause
 	if jobs <= shortRun {
 		maker.flood, trouble, between = 20_000, shortTrouble, shortPause
@@ -110,6 +112,7 @@ func TestChaos(t *testing.T) {
 	allowance := 2 * slots // a connection of each slot has two goroutines
 	after, err := w.idle(ctx, before.Goroutines+allowance, before.OpenFiles+allowance)
 	assert.NoError(t, err, "the supervisor leaks")
+	assert.NoError(t, w.reconcile(ctx))
 	last := w.supervisor()
 	require.NoError(t, last.Signal(syscall.SIGTERM))
 	code, err := last.Exit(patience)
@@ -206,6 +209,9 @@ func (w *world) checkRemains(plans []plan) {
 	cgroups, err := w.leftCgroups()
 	assert.NoError(w.t, err)
 	assert.Empty(w.t, cgroups, "cgroups that are left")
+	things, err := w.leftThings(context.Background())
+	assert.NoError(w.t, err)
+	assert.Empty(w.t, things, "containers, networks and volumes that are left")
 	crashes, err := harness.WorkerCrashes(w.state)
 	assert.NoError(w.t, err)
 	assert.Empty(w.t, crashes, "crashes of workers")
@@ -226,10 +232,13 @@ func (w *world) report(plans []plan, ends map[string]int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	results := map[string]int{}
-	events, bytes := 0, 0
+	events, bytes, containers := 0, 0, 0
 	for _, p := range plans {
 		job, _ := w.hub.Job(p.id)
 		results[string(job.Result)]++
+		if p.containers {
+			containers++
+		}
 		events += job.LogEvents
 		bytes += len(w.hub.Log(p.id))
 	}
@@ -243,6 +252,6 @@ func (w *world) report(plans []plan, ends map[string]int) {
 		}
 		kinds = append(kinds, text)
 	}
-	w.t.Logf("%d jobs in %v: %v; %v; %d supervisors; %d events, %.1f MB of log; %d faults: %s",
-		len(plans), time.Since(w.began).Round(time.Second), results, ends, len(w.sups), events, float64(bytes)/1e6, faults, strings.Join(kinds, ", "))
+	w.t.Logf("%d jobs (%d in containers) in %v: %v; %v; %d supervisors; %d events, %.1f MB of log; %d faults: %s",
+		len(plans), containers, time.Since(w.began).Round(time.Second), results, ends, len(w.sups), events, float64(bytes)/1e6, faults, strings.Join(kinds, ", "))
 }

@@ -28,6 +28,8 @@ type plan struct {
 	payload  []byte
 	sections func(home string) []section // all of them, if nothing comes between
 	result   hub.Result
+	// containers says that it runs in containers.
+	containers bool
 	// stop says that the hub stops the job: while it is queued, or stopAfter its first sync.
 	stop, stopQueued bool
 	stopAfter        time.Duration
@@ -52,12 +54,14 @@ type planner struct {
 	mark  string // an argument of each process that is left running
 	dir   string // a folder for injected files with an absolute path
 	flood int    // lines of the largest flood
+	image string // for jobs in containers; "": there are none
 	job   int
 	step  int
 }
 
 func (p *planner) plan(job int, id string) plan {
 	p.job, p.step = job, 0
+	containers := p.rng.IntN(containerShare) == 0 && p.image != ""
 	env, files := p.environment(), p.files(id)
 	var commands []command
 	for range 1 + p.rng.IntN(5) {
@@ -69,7 +73,7 @@ func (p *planner) plan(job int, id string) plan {
 	commands = append(commands, last...)
 	always, onPass, onFail := p.epilogue(), p.epilogue(), p.epilogue()
 
-	out := plan{id: id, result: hub.ResultPassed}
+	out := plan{id: id, result: hub.ResultPassed, containers: containers}
 	if p.rng.IntN(6) == 0 {
 		out.stop, out.stopQueued = true, p.rng.IntN(4) == 0
 	}
@@ -91,7 +95,13 @@ func (p *planner) plan(job int, id string) plan {
 		out.result = hub.ResultFailed
 	}
 	out.sections = func(home string) []section {
-		all := []section{exporting(slices.Sorted(maps.Keys(env))...), injecting(files, home)}
+		var all []section
+		if containers {
+			home = "" // paths are shown as they are given
+			all = append(all, section{directive: "Pulling docker images...", output: p.image + " is on this host\n"},
+				section{directive: "Starting the docker image...", output: "Starting a new bash session.\n"})
+		}
+		all = append(all, exporting(slices.Sorted(maps.Keys(env))...), injecting(files, home))
 		all = append(all, list...)
 		if checked != nil {
 			all = append(all, *checked)
@@ -106,9 +116,16 @@ func (p *planner) plan(job int, id string) plan {
 		}
 		return append(all, expectList(onFail)...)
 	}
-	out.payload = payload(id, env, files, commands, always, onPass, onFail)
+	image := ""
+	if containers {
+		image = p.image
+	}
+	out.payload = payload(id, image, env, files, commands, always, onPass, onFail)
 	return out
 }
+
+// containerShare is of how many jobs one runs in containers.
+const containerShare = 6
 
 // secretName is a variable of each job whose value must not get into the log.
 const secretName = "CHAOS_TOKEN"
@@ -148,6 +165,7 @@ func injecting(files []file, home string) section {
 	for _, f := range files {
 		path := f.path
 		switch {
+		case home == "":
 		case strings.HasPrefix(path, "~/"):
 			path = home + path[1:]
 		case !filepath.IsAbs(path):
@@ -168,7 +186,7 @@ func text(raw string) string {
 	return out.String()
 }
 
-func payload(id string, env map[string]string, files []file, commands, always, onPass, onFail []command) []byte {
+func payload(id, image string, env map[string]string, files []file, commands, always, onPass, onFail []command) []byte {
 	type object = map[string]any
 	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 	list := func(commands []command) []object {
@@ -186,10 +204,17 @@ func payload(id string, env map[string]string, files []file, commands, always, o
 	for _, f := range files {
 		brought = append(brought, object{"path": f.path, "content": b64(f.content), "mode": f.mode})
 	}
-	raw, err := json.Marshal(object{
+	job := object{
 		"job_id": id, "env_vars": vars, "files": brought, "commands": list(commands),
 		"epilogue_always_commands": list(always), "epilogue_on_pass_commands": list(onPass), "epilogue_on_fail_commands": list(onFail),
-	})
+	}
+	if image != "" {
+		job["executor"] = "dockercompose"
+		job["compose"] = object{"containers": []object{
+			{"name": "main", "image": image}, {"name": "db", "image": image, "command": "sleep 10000"},
+		}}
+	}
+	raw, err := json.Marshal(job)
 	if err != nil {
 		panic(err)
 	}
@@ -274,7 +299,7 @@ func (p *planner) commands(env map[string]string, files []file) []command {
 		}}
 	case 2: // a flood
 		n := p.flood/4 + p.rng.IntN(p.flood)
-		return []command{{directive: fmt.Sprintf("seq -f '%s flood %%.0f' 1 %d", tag, n), raw: lines(n, tag+" flood %d\n")}}
+		return []command{{directive: fmt.Sprintf("printf '%s flood %%d\\n' {1..%d}", tag, n), raw: lines(n, tag+" flood %d\n")}}
 	case 3, 4, 5: // a trickle
 		n := 5 + p.rng.IntN(40)
 		return []command{{
@@ -285,7 +310,7 @@ func (p *planner) commands(env map[string]string, files []file) []command {
 	case 6: // a wait for another process
 		pause := fmt.Sprintf("%.1f", float64(p.rng.IntN(20))/10)
 		return []command{{
-			directive: fmt.Sprintf(`mkfifo "$TMPDIR/%[1]s"; (sleep %[2]s; echo go >"$TMPDIR/%[1]s") & read -r word <"$TMPDIR/%[1]s"; echo %[1]s $word; wait`, tag, pause),
+			directive: fmt.Sprintf(`mkfifo "${TMPDIR:-/tmp}/%[1]s"; (sleep %[2]s; echo go >"${TMPDIR:-/tmp}/%[1]s") & read -r word <"${TMPDIR:-/tmp}/%[1]s"; echo %[1]s $word; wait`, tag, pause),
 			raw:       tag + " go\n",
 		}}
 	case 7: // any bytes, with CRLF and a character that is cut at the end
@@ -298,8 +323,8 @@ func (p *planner) commands(env map[string]string, files []file) []command {
 		}}
 	case 9: // the shell's state lasts
 		return []command{
-			{directive: "cd /usr; export CHAOS_STATE=" + tag + "; f() { echo function $1; }"},
-			{directive: `echo "$PWD $CHAOS_STATE"; f ` + tag + "; cd", raw: "/usr " + tag + "\nfunction " + tag + "\n"},
+			{directive: "cd /etc; export CHAOS_STATE=" + tag + "; f() { echo function $1; }"},
+			{directive: `echo "$PWD $CHAOS_STATE"; f ` + tag + "; cd", raw: "/etc " + tag + "\nfunction " + tag + "\n"},
 		}
 	case 10: // what the job brings
 		var c command
@@ -315,7 +340,7 @@ func (p *planner) commands(env map[string]string, files []file) []command {
 		return []command{{directive: "cd"}, c}
 	case 11: // rubbish in the temporary folder
 		return []command{{
-			directive: fmt.Sprintf("f=$(mktemp); mkdir -p \"$TMPDIR/a/b\"; echo %s | tee \"$f\" \"$TMPDIR/a/b/c\" | cat; chmod 0 \"$f\"", tag),
+			directive: fmt.Sprintf("f=$(mktemp); d=${TMPDIR:-/tmp}; mkdir -p \"$d/a/b\"; echo %s | tee \"$f\" \"$d/a/b/c\" | cat; chmod 0 \"$f\"", tag),
 			raw:       tag + "\n",
 		}}
 	case 12: // both outputs
@@ -378,7 +403,7 @@ func (p *planner) epilogue() []command {
 		case 0:
 			out = append(out, command{directive: "echo " + tag + "; false", raw: tag + "\n", code: 1})
 		case 1:
-			out = append(out, command{alias: tag + " at the end", directive: "seq -f '" + tag + " %.0f' 1 500", raw: lines(500, tag+" %d\n")})
+			out = append(out, command{alias: tag + " at the end", directive: "printf '" + tag + " %d\\n' {1..500}", raw: lines(500, tag+" %d\n")})
 		default:
 			out = append(out, command{directive: "echo " + tag, raw: tag + "\n"})
 		}

@@ -22,10 +22,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/signalman-ci/signalman/internal/admin"
+	"github.com/signalman-ci/signalman/internal/engine"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
 	"github.com/signalman-ci/signalman/internal/process"
 	"github.com/signalman-ci/signalman/internal/supervisor"
+	"github.com/signalman-ci/signalman/internal/testimage"
 	"github.com/signalman-ci/signalman/test/harness"
 )
 
@@ -43,6 +45,7 @@ type world struct {
 	mark   string // an argument of what jobs leave running
 	slots  int
 	cancel context.CancelCauseFunc // ends a run that has failed
+	engine *engine.Engine          // nil where there is none: then no job runs in containers
 
 	// supMu is held by whoever ends or starts the supervisor.
 	supMu  sync.Mutex
@@ -97,6 +100,47 @@ func (w *world) endAll() {
 	left, _ := w.leftProcesses()
 	for pid := range left {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	things, _ := w.leftThings(ctx)
+	for _, thing := range things {
+		_ = w.engine.RemoveThing(ctx, thing)
+	}
+}
+
+// engineAndImage gives this machine's engine and an image for it; nil and "" where there is none.
+func engineAndImage(t *testing.T) (image string, eng *engine.Engine) {
+	t.Run("engine", func(t *testing.T) { eng = testimage.Engine(t) }) // which may skip it
+	if eng == nil {
+		return "", nil
+	}
+	eng, err := engine.Connect(t.Context()) // that of the subtest is closed
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = eng.Close() })
+	return testimage.Build(t, eng, true, "VOLUME /data"), eng
+}
+
+// leftThings lists what the engine has of the host's jobs.
+func (w *world) leftThings(ctx context.Context) ([]engine.Thing, error) {
+	id, err := w.instance()
+	if err != nil || w.engine == nil {
+		return nil, err
+	}
+	return w.engine.List(ctx, map[string]string{"signalman.instance": id})
+}
+
+// reconcile lets the supervisor remove what an engine has made for workers that were killed over it, until nothing is left: its next
+// look may be minutes away.
+func (w *world) reconcile(ctx context.Context) error {
+	for deadline := time.Now().Add(patience); ; {
+		left, err := w.leftThings(ctx)
+		if err != nil || len(left) == 0 || time.Now().After(deadline) {
+			return err
+		}
+		if _, err := admin.Reconcile(ctx, filepath.Join(w.run, admin.SocketName), false); err != nil {
+			return err
+		}
 	}
 }
 
@@ -237,7 +281,8 @@ func (w *world) workers() []worker {
 		}
 		id, err := process.Identify(pid)
 		exe, exeErr := os.Readlink(filepath.Join("/proc", e.Name(), "exe"))
-		if err != nil || exeErr != nil || exe != filepath.Join(binaries, "worker-shell") {
+		if err != nil || exeErr != nil || !slices.Contains([]string{"worker-shell", "worker-compose"}, filepath.Base(exe)) ||
+			filepath.Dir(exe) != binaries {
 			continue
 		}
 		stderr, err := os.Readlink(filepath.Join("/proc", e.Name(), "fd/2"))
