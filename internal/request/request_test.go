@@ -294,7 +294,6 @@ func without(m map[string]string, names ...string) map[string]string {
 
 func TestFromYAMLWithContainers(t *testing.T) {
 	id, raw, err := FromYAML([]byte(`
-executor: dockercompose
 compose:
   host_setup_commands:
     - modprobe x
@@ -315,6 +314,7 @@ compose:
 	require.NoError(t, err)
 	req, _, err := Parse(raw, id)
 	require.NoError(t, err)
+	assert.Equal(t, "dockercompose", req.Executor)
 	compose := req.Job.Compose
 	assert.Equal(t, []protocol.Command{{Directive: "modprobe x"}, {Directive: "make", Alias: "Make"}}, compose.HostSetupCommands)
 	require.Len(t, compose.Containers, 2)
@@ -324,6 +324,14 @@ compose:
 		Env:   []protocol.EnvVar{{Name: "DOCKER_CREDENTIAL_TYPE", Value: "GCR"}},
 		Files: []protocol.File{{Path: "/tmp/gcr/keyfile.json", Content: []byte("{}"), Mode: 0o644}},
 	}}, compose.ImagePullCredentials)
+}
+
+func TestFromYAMLKeepsAnExecutor(t *testing.T) {
+	id, raw, err := FromYAML([]byte("executor: mine\ncompose: {containers: [{image: debian:12}]}"))
+	require.NoError(t, err)
+	req, _, err := Parse(raw, id)
+	require.NoError(t, err)
+	assert.Equal(t, "mine", req.Executor)
 }
 
 func TestFromYAMLMakesAnID(t *testing.T) {

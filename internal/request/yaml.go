@@ -24,7 +24,8 @@ const hostCommands = "host_setup_commands"
 
 // FromYAML turns a job that a person wrote into a request as the hub sends it, and gives its id. The fields are those of the
 // request; for a person's sake a command may be plain text, env is a table of plain variables, and a file may have text
-// instead of base64 content, in the job, its containers and its image pull credentials. A job without an id gets one.
+// instead of base64 content, in the job, its containers and its image pull credentials. A job without an id gets one, and one
+// with containers their executor.
 func FromYAML(raw []byte) (jobID string, req []byte, err error) {
 	fields, err := readYAML(raw)
 	if err != nil {
@@ -90,6 +91,9 @@ func plainJob(fields map[string]any) error {
 		return err
 	}
 	plainCommands(compose, hostCommands)
+	if containers, _ := compose["containers"].([]any); len(containers) > 0 && fields["executor"] == nil {
+		fields["executor"] = "dockercompose" // as the hub says it
+	}
 	if err := plainPlaces(compose, "containers", "a container", "name", "image", "command", "entrypoint", "user"); err != nil {
 		return err
 	}
