@@ -292,6 +292,48 @@ func without(m map[string]string, names ...string) map[string]string {
 	return m
 }
 
+func TestFromYAMLWithContainers(t *testing.T) {
+	id, raw, err := FromYAML([]byte(`
+compose:
+  host_setup_commands:
+    - modprobe x
+    - {directive: make, alias: Make}
+  containers:
+    - name: main
+      image: debian:12
+    - name: db
+      image: db:1
+      env_vars: [{name: ENCODED, value: ` + b64("e") + `}]
+      env: {PORT: 80}
+      files:
+        - {path: /a, text: "hello\n"}
+  image_pull_credentials:
+    - env: {DOCKER_CREDENTIAL_TYPE: GCR}
+      files: [{path: /tmp/gcr/keyfile.json, text: "{}"}]
+`))
+	require.NoError(t, err)
+	req, _, err := Parse(raw, id)
+	require.NoError(t, err)
+	assert.Equal(t, "dockercompose", req.Executor)
+	compose := req.Job.Compose
+	assert.Equal(t, []protocol.Command{{Directive: "modprobe x"}, {Directive: "make", Alias: "Make"}}, compose.HostSetupCommands)
+	require.Len(t, compose.Containers, 2)
+	assert.Equal(t, []protocol.EnvVar{{Name: "ENCODED", Value: "e"}, {Name: "PORT", Value: "80"}}, compose.Containers[1].Env)
+	assert.Equal(t, []protocol.File{{Path: "/a", Content: []byte("hello\n"), Mode: 0o644}}, compose.Containers[1].Files)
+	assert.Equal(t, []protocol.PullCredentials{{
+		Env:   []protocol.EnvVar{{Name: "DOCKER_CREDENTIAL_TYPE", Value: "GCR"}},
+		Files: []protocol.File{{Path: "/tmp/gcr/keyfile.json", Content: []byte("{}"), Mode: 0o644}},
+	}}, compose.ImagePullCredentials)
+}
+
+func TestFromYAMLKeepsAnExecutor(t *testing.T) {
+	id, raw, err := FromYAML([]byte("executor: mine\ncompose: {containers: [{image: debian:12}]}"))
+	require.NoError(t, err)
+	req, _, err := Parse(raw, id)
+	require.NoError(t, err)
+	assert.Equal(t, "mine", req.Executor)
+}
+
 func TestFromYAMLMakesAnID(t *testing.T) {
 	seen := map[string]bool{}
 	for _, raw := range []string{"commands: [make]", "job_id:\ncommands: [make]", `{"job_id": "", "commands": ["make"]}`} {
@@ -322,7 +364,11 @@ func TestBadYAML(t *testing.T) {
 		"env: {A: 1}\nenv_vars: x":     "env_vars: it must be a list",
 		"job_id: 5":                    "job_id: it must be a text",
 		"files: [{path: a, text: 5}]":  "files[0]: text: it must be a text",
-		"files: [{path: a, text: x, content: eA==}]": "files[0]: it has both",
+		"files: [{path: a, text: x, content: eA==}]":       "files[0]: it has both",
+		"compose: {services: []}":                          `compose has no field "services"`,
+		"compose: {containers: [{image: x}, {comand: x}]}": `compose.containers[1]: a container has no field "comand"`,
+		"compose: {containers: [{files: [{text: 5}]}]}":    "compose.containers[0]: files[0]: text: it must be a text",
+		"compose: {containers: [{env: [A=1]}]}":            "compose.containers[0]: env: it must be a table",
 	} {
 		_, _, err := FromYAML([]byte(raw))
 		if assert.Error(t, err, raw) {

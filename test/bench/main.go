@@ -17,7 +17,7 @@ import (
 )
 
 // limit bounds the whole run.
-const limit = 10 * time.Minute
+const limit = 15 * time.Minute
 
 func main() {
 	if err := run(); err != nil {
@@ -55,13 +55,18 @@ func run() (err error) {
 		name    string
 		measure func(context.Context) ([]figure, error)
 	}{
-		{"jobs", b.jobs}, {"workers", b.workers}, {"flood", b.floods}, {"masking", b.masking}, {"lines", b.lines}, {"trickle", b.trickle}, {"idle", b.idle},
+		{"jobs", b.jobs}, {"workers", b.workers}, {"containers", b.containers}, {"flood", b.floods}, {"masking", b.masking},
+		{"lines", b.lines}, {"trickle", b.trickle}, {"idle", b.idle},
 	} {
 		if *only != "" && !strings.Contains(","+*only+",", ","+part.name+",") {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "measuring: %s …\n", part.name)
 		figures, err := part.measure(ctx)
+		if why := skipped(""); errors.As(err, &why) {
+			fmt.Fprintf(os.Stderr, "skipped: %s: %s\n", part.name, why)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}

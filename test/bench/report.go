@@ -41,6 +41,9 @@ What is measured:
 - The first command is ` + "`echo $EPOCHREALTIME`" + `; the job goes on afterwards. The target is held against the later point, the arrival of
   its output at the hub's log service. The event's own timestamp has whole seconds only; what the command prints is finer.
 - The home folder is empty, so that no profile of a user counts in; the system's /etc/profile does.
+- A job in containers has main and one service, both of an image that examples/containers/build-image makes. By hand means the docker
+  commands for the same containers, one after another: network create, run, run, and exec up to its output; then rm --force. The runs take turns, and what one takes longer than the
+  other is the median over pairs that follow each other. The service ends as soon as it is told to.
 - RSS is the resident size with all shared pages, as the kernel tells it; peaks are VmHWM. Targets for memory are held against it,
   for supervisor and worker in sum. "Own pages" (RssAnon) leaves out the pages of the binaries, which all workers of a host share.
 - Bytes read are the supervisor's own count in /proc (rchar), which holds what it reads from the network too.
