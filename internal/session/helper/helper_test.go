@@ -252,7 +252,7 @@ func TestStopInAPlace(t *testing.T) {
 			require.Eventually(t, func() bool { // bash, its subshell, three sleeps
 				n, err := client.Signal(t.Context(), 0)
 				return err == nil && n == 5
-			}, 30*time.Second, 10*time.Millisecond)
+			}, 90*time.Second, 10*time.Millisecond)
 			cancel()
 			require.ErrorIs(t, <-stopped, context.Canceled)
 			n, err := client.Signal(t.Context(), 15)
