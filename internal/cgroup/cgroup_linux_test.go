@@ -1,9 +1,9 @@
 package cgroup
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -75,18 +75,27 @@ func cleanUp(t *testing.T, g *Group) {
 	})
 }
 
-// running is a command that was started; at the test's end it is waited for.
+// running is a command that was started; at the test's end it is waited for. What it prints goes to a file: the end of a pipe would
+// have to be waited for, which a process in the background may hold.
 type running struct {
 	*exec.Cmd
-	out  bytes.Buffer
 	done chan struct{}
 }
 
 func start(t *testing.T, dirs []string, name string, args ...string) *running {
 	t.Helper()
+	return startWith(t, dirs, nil, name, args...)
+}
+
+// startWith is start with a standard input.
+func startWith(t *testing.T, dirs []string, stdin io.Reader, name string, args ...string) *running {
+	t.Helper()
 	r := &running{Cmd: exec.Command(name, args...), done: make(chan struct{})}
-	r.Stdout, r.Stderr = &r.out, &r.out
-	r.Dir, r.WaitDelay = t.TempDir(), time.Millisecond // a background process may keep the pipe
+	r.Dir = t.TempDir()
+	out, err := os.Create(filepath.Join(r.Dir, "out"))
+	require.NoError(t, err)
+	defer out.Close()
+	r.Stdin, r.Stdout, r.Stderr = stdin, out, out
 	require.NoError(t, Start(dirs, r.Cmd, (*exec.Cmd).Start))
 	go func() { defer close(r.done); _ = r.Wait() }()
 	t.Cleanup(func() {
@@ -106,6 +115,14 @@ func (r *running) end(t *testing.T) int {
 		require.FailNow(t, "the command goes on")
 		return 0
 	}
+}
+
+// said is what the command has printed so far.
+func (r *running) said(t *testing.T) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(r.Dir, "out"))
+	require.NoError(t, err)
+	return string(raw)
 }
 
 // pidIn waits for a script to write a pid into a file of its folder.
@@ -149,16 +166,14 @@ func TestProcessesAreBornInTheGroup(t *testing.T) {
 	g := newGroup(t, h, "the.job_1", protocol.Limits{Memory: 1 << 30, MilliCPUs: 2000, Pids: 1000})
 	before := threads(t)
 	require.NotEmpty(t, g.JobDirs())
-	var all bytes.Buffer
 	for range 100 {
 		r := start(t, g.JobDirs(), "cat", "/proc/self/cgroup")
 		require.Zero(t, r.end(t))
 		for i, s := range h.seats {
-			dir, ok := s.folderOf(r.out.Bytes())
-			require.True(t, ok)
+			dir, ok := s.folderOf([]byte(r.said(t)))
+			require.True(t, ok, r.said(t))
 			require.Equal(t, g.JobDirs()[i], dir)
 		}
-		all.Write(r.out.Bytes())
 	}
 	assert.Equal(t, before, threads(t), "this process itself has stayed where it was")
 	e, err := EventsOf(g.JobDirs())
@@ -208,14 +223,14 @@ func TestMemoryLimit(t *testing.T) {
 
 	r := start(t, g.JobDirs(), "bash", "-c", "head -c 20000000 /dev/zero | tail -c 20000000 | wc -c")
 	assert.Zero(t, r.end(t))
-	assert.Equal(t, "20000000\n", r.out.String())
+	assert.Equal(t, "20000000\n", r.said(t))
 	before, err := EventsOf(g.JobDirs())
 	require.NoError(t, err)
 	assert.Zero(t, before.OOMKills)
 
 	r = start(t, g.JobDirs(), "bash", "-c", "bash -c '"+greedy+"'; echo $?")
 	assert.Zero(t, r.end(t), "the job goes on")
-	assert.Contains(t, r.out.String(), "137")
+	assert.Contains(t, r.said(t), "137")
 	after, err := EventsOf(g.JobDirs())
 	require.NoError(t, err)
 	assert.Equal(t, int64(1), after.OOMKills)
@@ -266,7 +281,12 @@ func TestMemoryLimitOfTheWorker(t *testing.T) {
 func TestPidsLimit(t *testing.T) {
 	const limit = 20
 	g := newGroup(t, openHost(t, uuid.NewString()), "j", protocol.Limits{Pids: limit})
-	r := start(t, g.JobDirs(), "sh", "-c", "i=0; while [ $i -lt 100 ]; do sleep 1000 & i=$((i+1)); done")
+	// The thread that starts it counts, too, as long as it is there: the command waits until that has left.
+	latch, release, err := os.Pipe()
+	require.NoError(t, err)
+	defer latch.Close()
+	r := startWith(t, g.JobDirs(), latch, "sh", "-c", "read -r _; i=0; while [ $i -lt 100 ]; do sleep 1000 & i=$((i+1)); done")
+	require.NoError(t, release.Close())
 	assert.NotZero(t, r.end(t))
 	pids, err := g.Processes()
 	require.NoError(t, err)

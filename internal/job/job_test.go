@@ -414,7 +414,7 @@ func TestFrozenWorker(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.settings.Timeout = 3 * time.Second
+	w.settings.Timeout = time.Hour
 	req := w.request(w.tree(), "echo never")
 	leave := make(chan struct{})
 	done := w.runWith(w.ctx(), req, Control{Leave: leave})
@@ -422,10 +422,12 @@ func TestTimeout(t *testing.T) {
 	close(leave)
 	require.ErrorIs(t, w.await(done).err, ErrLeft)
 	w.settings.Timeout = 0
+	assert.WithinRange(t, w.folder.State().Deadline, time.Now().Add(time.Hour-patience), time.Now().Add(time.Hour))
+	require.NoError(t, w.folder.Update(func(s *jobdir.State) { s.Deadline = time.Now() })) // the hour has passed
 	assert.Equal(t, outcome{result: protocol.Stopped}, w.await(w.run(w.ctx(), req, nil)))
 	w.requireGone(ids)
 	assert.Contains(t, w.requireLog(protocol.Stopped)[req.Job.Commands[0].Directive],
-		"Warning: The job took longer than 3s ([limits] timeout) and is stopped.\n")
+		"Warning: The job took longer than 1h0m0s ([limits] timeout) and is stopped.\n")
 }
 
 // What a worker says of its own end is told.

@@ -30,10 +30,13 @@ func session(t *testing.T) (leader, member Identity, release func()) {
 	var pid int
 	_, err = fmt.Sscan(strings.TrimSpace(line), &pid)
 	require.NoError(t, err)
-	t.Cleanup(func() { send(pid, kill) })
-	leader, err = Identify(cmd.Process.Pid)
-	require.NoError(t, err)
 	member, err = Identify(pid)
+	require.NoError(t, err)
+	t.Cleanup(func() { // a test that comes next may find it below its own process, its reaper
+		assert.NoError(t, Kill(deadline(t), member))
+		eventually(t, "the member has ended", func() bool { return !member.Alive() })
+	})
+	leader, err = Identify(cmd.Process.Pid)
 	require.NoError(t, err)
 	released := false
 	release = func() {

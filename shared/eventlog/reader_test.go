@@ -157,8 +157,6 @@ func TestSeekIndex(t *testing.T) {
 
 // TestWaitMissesNothing tails a log from before it exists to its end, by waiting alone.
 func TestWaitMissesNothing(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), recheck-time.Second) // less than the safety net
-	defer cancel()
 	path := tempLog(t)
 	const events = 5000
 	done := make(chan error, 1)
@@ -183,7 +181,9 @@ func TestWaitMissesNothing(t *testing.T) {
 		require.EqualValues(t, seen, b.First)
 		seen += b.Count
 		if b.Count == 0 {
+			ctx, cancel := context.WithTimeout(t.Context(), recheck-time.Second) // less than the safety net
 			require.NoError(t, r.Wait(ctx))
+			cancel()
 		}
 	}
 	require.NoError(t, <-done)

@@ -48,14 +48,15 @@ func TestCommandLine(t *testing.T) {
 	})
 }
 
-// waitForAgents (agents N) waits until so many agents have synced.
+// waitForAgents (agents N) waits until so many agents have synced, and have heard the answer: they have synced again.
 func waitForAgents(ts *testscript.TestScript, _ bool, args []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	ts.Check(ts.Value("hub").(*hubtest.Hub).WaitAgents(ctx, func(agents []hubtest.Agent) bool {
+	hub := ts.Value("hub").(*hubtest.Hub)
+	ts.Check(hub.WaitAgents(ctx, func(agents []hubtest.Agent) bool {
 		synced := 0
 		for _, a := range agents {
-			if a.State != "" {
+			if len(hub.Syncs(a.Name)) > 1 {
 				synced++
 			}
 		}

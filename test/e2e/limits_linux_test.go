@@ -45,11 +45,11 @@ func TestLimits(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, hubtest.Options{})
-	h.config("[limits]\ntimeout = \"5s\"\n")
+	h.config("[limits]\ntimeout = \"20s\"\n")
 	h.start()
 	id := h.submit(hubtest.Request{Commands: []string{"echo begun; sleep 1000", "echo never"}, EpilogueAlways: []string{"echo never"}})
 	assert.Equal(t, hub.ResultStopped, h.finished(id).Result)
-	assert.Contains(t, h.outputOf(id), "begun\nWarning: The job took longer than 5s ([limits] timeout) and is stopped.\n")
+	assert.Contains(t, h.outputOf(id), "begun\nWarning: The job took longer than 20s ([limits] timeout) and is stopped.\n")
 	assert.NotContains(t, h.outputOf(id), "never")
 	h.delivered(id)
 }

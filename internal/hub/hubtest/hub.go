@@ -60,7 +60,7 @@ func New(o Options) (*Hub, error) {
 		return nil, err
 	}
 	if h.logs, err = listen(logs); err != nil {
-		h.api.down()
+		h.api.close()
 		return nil, err
 	}
 	return h, nil
@@ -80,8 +80,8 @@ func (h *Hub) Close() {
 		h.timer.Stop()
 	}
 	h.mu.Unlock()
-	h.api.down()
-	h.logs.down()
+	h.api.close()
+	h.logs.close()
 	h.wg.Wait()
 }
 

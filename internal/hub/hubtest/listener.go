@@ -13,6 +13,7 @@ import (
 // listener serves a handler on one address and can be taken down and up again.
 type listener struct {
 	handler http.Handler
+	release func() // gives the port back
 
 	mu     sync.Mutex
 	addr   string
@@ -21,8 +22,16 @@ type listener struct {
 }
 
 func listen(handler http.Handler) (*listener, error) {
-	l := &listener{handler: handler, addr: "127.0.0.1:0"}
-	return l, l.up()
+	addr, release, err := keepPort()
+	if err != nil {
+		return nil, fmt.Errorf("cannot have a port for the fake hub: %w", err)
+	}
+	l := &listener{handler: handler, addr: addr, release: release}
+	if err := l.up(); err != nil {
+		release()
+		return nil, err
+	}
+	return l, nil
 }
 
 func (l *listener) up() error {
@@ -62,6 +71,12 @@ func (l *listener) down() {
 	_ = l.server.Close()
 	<-l.served
 	l.server = nil
+}
+
+// close takes the listener down for good.
+func (l *listener) close() {
+	l.down()
+	l.release()
 }
 
 // drop breaks the request's connection without an answer.
