@@ -23,8 +23,10 @@ import (
 // ownEngine is a Docker engine of the test's own, beside this machine's, which it leaves alone: with its own containerd, and without
 // rules in the firewall.
 type ownEngine struct {
-	t       *testing.T
-	dir     string
+	t   *testing.T
+	dir string
+	// network is a process in the engine's own network namespace: an engine without a bridge removes docker0, which another one has.
+	network *exec.Cmd
 	process *harness.Process
 }
 
@@ -35,7 +37,15 @@ func newOwnEngine(t *testing.T) *ownEngine {
 	if err != nil || os.Getuid() != 0 {
 		testimage.Need(t, "no dockerd that this user may start")
 	}
-	e := &ownEngine{t: t, dir: openDir(t)}
+	e := &ownEngine{t: t, dir: openDir(t), network: exec.Command("sleep", "infinity")}
+	e.network.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if err := e.network.Start(); err != nil {
+		testimage.Need(t, fmt.Sprintf("no network namespace for an engine: %v", err))
+	}
+	t.Cleanup(func() {
+		assert.NoError(t, e.network.Process.Kill())
+		_ = e.network.Wait() // killed
+	})
 	t.Cleanup(func() {
 		e.stop()
 		assert.Empty(t, e.leftProcesses())
@@ -61,7 +71,7 @@ func (e *ownEngine) address() string { return "unix://" + filepath.Join(e.dir, "
 
 func (e *ownEngine) start(dockerd string) {
 	e.t.Helper()
-	p, err := harness.Start(exec.Command(dockerd, "--host", e.address(), "--data-root", filepath.Join(e.dir, "data"),
+	p, err := harness.Start(exec.Command("nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", e.network.Process.Pid), dockerd, "--host", e.address(), "--data-root", filepath.Join(e.dir, "data"),
 		"--exec-root", filepath.Join(e.dir, "exec"), "--pidfile", filepath.Join(e.dir, "pid"), "--bridge", "none", "--iptables=false",
 		"--default-address-pool", "base=10.213.0.0/16,size=24"))
 	require.NoError(e.t, err)
