@@ -150,10 +150,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 
 	background, stopBackground := context.WithCancel(ctx)
 	var rest sync.WaitGroup
-	rest.Go(func() {
-		s.tellLacks(background)
-		s.tidy(background)
-	})
+	rest.Go(func() { s.tidy(background) })
+	rest.Go(func() { s.tellLacks(background) })
 	if s.Manager != nil {
 		rest.Go(func() { s.tellManager(background) })
 	}
