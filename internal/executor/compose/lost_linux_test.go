@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"strings"
@@ -51,7 +52,7 @@ func startOwnEngine(t *testing.T) *ownEngine {
 		"[grpc]\naddress = \"" + dir + "/c.sock\"\n[ttrpc]\naddress = \"" + dir + "/t.sock\"\n"
 	require.NoError(t, os.WriteFile(dir+"/containerd.toml", []byte(config), 0o600))
 	require.NoError(t, os.WriteFile(dir+"/daemon.json", []byte("{}"), 0o600)) // not this host's
-	d.containerd = d.run("containerd", "--config", dir+"/containerd.toml")
+	d.containerd = d.run(0, "containerd", "--config", dir+"/containerd.toml")
 	t.Setenv("DOCKER_HOST", "unix://"+dir+"/docker.sock")
 	if d.start(); !d.answers() {
 		t.Skipf("a second engine can't run on this host: %s", d.log())
@@ -61,22 +62,27 @@ func startOwnEngine(t *testing.T) *ownEngine {
 
 func (d *ownEngine) start() {
 	d.t.Helper()
-	d.dockerd = d.run("dockerd", "--data-root", d.dir+"/data", "--exec-root", d.dir+"/exec", "--pidfile", d.dir+"/pid",
+	// With a network of its own: an engine without a default bridge removes that of the host's engine, and one that is killed leaves bridges.
+	d.dockerd = d.run(syscall.CLONE_NEWNET, "dockerd", "--data-root", d.dir+"/data", "--exec-root", d.dir+"/exec", "--pidfile", d.dir+"/pid",
 		"-H", "unix://"+d.dir+"/docker.sock", "--config-file", d.dir+"/daemon.json", "--containerd", d.dir+"/c.sock",
-		"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false", "--default-address-pool", "base=10.213.0.0/16,size=24",
+		"--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false",
 		"--storage-driver=vfs", "--shutdown-timeout=5")
 }
 
-// run starts a daemon.
-func (d *ownEngine) run(name string, args ...string) daemon {
+// run starts a daemon, in new namespaces if flags say so.
+func (d *ownEngine) run(flags uintptr, name string, args ...string) daemon {
 	d.t.Helper()
 	log, err := os.OpenFile(d.dir+"/log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	require.NoError(d.t, err)
 	defer log.Close()
 	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	require.NoError(d.t, cmd.Start())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Unshareflags: flags}
+	if err := cmd.Start(); errors.Is(err, syscall.EPERM) {
+		d.t.Skip("an engine of the test's own needs a network namespace of its own, which this host allows not")
+	} else {
+		require.NoError(d.t, err)
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
