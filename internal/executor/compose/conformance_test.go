@@ -9,6 +9,7 @@ import (
 )
 
 func TestComposeWorkerConforms(t *testing.T) {
+	t.Parallel()
 	image := testimage.Build(t, testimage.Engine(t), true)
 	conformance.Run(t, conformance.Worker{
 		Path:    testimage.Worker(t),

@@ -355,7 +355,7 @@ func (e *environment) mainGone(ctx context.Context) error {
 	case state.ExitCode == 0: // the helper ends so when it is asked to
 		why += ", as it was stopped from outside, or with the Docker engine"
 	}
-	return goneError{fmt.Sprintf("The container %s, where the job's commands run, ended %s%s.", e.main.Name, why, e.watch.said(ctx, e.main.id))}
+	return goneError{e.watch.withLastLines(ctx, fmt.Sprintf("The container %s, where the job's commands run, ended %s", e.main.Name, why), e.main.id)}
 }
 
 func (e *environment) OpenShell(ctx context.Context) (protocol.Shell, error) {

@@ -95,16 +95,16 @@ func (w *watcher) obituary(ctx context.Context, s *service) string {
 	if state.OOMKilled {
 		why += ", out of memory"
 	}
-	return fmt.Sprintf("Warning: the service %s has ended %s%s.\n", s.Name, why, w.said(ctx, s.id))
+	return w.withLastLines(ctx, fmt.Sprintf("Warning: the service %s has ended %s", s.Name, why), s.id) + "\n"
 }
 
-// said is the end of what a container has printed, for the end of a sentence; "" if it was silent.
-func (w *watcher) said(ctx context.Context, id string) string {
+// withLastLines ends a sentence with the end of what a container has printed, if it wasn't silent.
+func (w *watcher) withLastLines(ctx context.Context, sentence, id string) string {
 	lines, err := w.engine.LastLines(ctx, id, lastLines)
 	if err != nil || len(lines) == 0 {
-		return ""
+		return sentence + "."
 	}
-	return "; its last lines:\n  " + strings.Join(lines, "\n  ")
+	return sentence + "; its last lines:\n  " + strings.Join(lines, "\n  ")
 }
 
 // lostEngine tells that nothing more is learnt of the containers.
@@ -151,7 +151,7 @@ func (w *watcher) awaitHealth(ctx context.Context, s *service) error {
 		case err != nil:
 			return fmt.Errorf("cannot look at container %s: %w", s.Name, err)
 		case !state.Running:
-			return fmt.Errorf("the service %s ended with code %d before its health check passed%s", s.Name, state.ExitCode, w.said(ctx, s.id))
+			return errors.New(w.withLastLines(ctx, fmt.Sprintf("the service %s ended with code %d before its health check passed", s.Name, state.ExitCode), s.id))
 		case state.Health == "healthy":
 			return nil
 		case state.Health == "unhealthy":

@@ -214,11 +214,17 @@ func (w *world) things(name string) []engine.Thing {
 // begin runs a script that isn't waited for.
 func (w *world) begin(s protocol.Shell, script string) (out *syncBuffer, ended <-chan outcome) {
 	out = &syncBuffer{}
-	done := make(chan outcome, 1)
+	done, over := make(chan outcome, 1), make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		exit, err := s.Run(context.Background(), script, out)
+		defer close(over)
+		exit, err := s.Run(ctx, script, out)
 		done <- outcome{exit, err}
 	}()
+	w.t.Cleanup(func() { // before the environment is closed
+		cancel()
+		<-over
+	})
 	return out, done
 }
 
@@ -252,5 +258,11 @@ func containsLine(text, line string) bool { return slices.Contains(strings.Split
 // later waits for output.
 func later(t *testing.T, out *syncBuffer, text string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return strings.Contains(out.String(), text) }, patience, 5*time.Millisecond, "no %q", text)
+	if !assert.Eventually(t, func() bool { return strings.Contains(out.String(), text) }, patience, 5*time.Millisecond) {
+		require.Contains(t, out.String(), text)
+	}
+}
+
+func hostFile(host, container string) settings.File {
+	return settings.File{Host: host, Container: container}
 }

@@ -59,6 +59,7 @@ func onHost(t testing.TB) place {
 	binary := buildHelper(t)
 	folder := filepath.Join(t.TempDir(), "f")
 	server := exec.Command(binary, ServeMode, folder)
+	server.Env = append(os.Environ(), "HOME="+t.TempDir()) // not what this user's .bashrc does, and leaves when it is killed
 	require.NoError(t, server.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Wait() }()
@@ -312,6 +313,7 @@ func TestEndSignal(t *testing.T) {
 			<-out.seen
 			p.signal(t, EndSignal)
 			assert.True(t, (<-ended).ShellEnded)
+			require.NoError(t, c.End(t.Context(), time.Hour), "nothing is left, so nothing is waited for")
 			sh, err = c.Open(t.Context(), ShellOptions{})
 			require.NoError(t, err)
 			text, _ := run(t, sh, "echo again")

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/signalman-ci/signalman/internal/process"
 	"github.com/signalman-ci/signalman/internal/session"
@@ -36,6 +37,7 @@ type Server struct {
 	// tree is all that the shell starts, leader the shell's pid, 0 before the first.
 	tree   *process.Tree
 	leader atomic.Int64
+	ending sync.Mutex
 }
 
 // NewServer makes a server whose files go into folder, which exists and is the server's alone. It handles requests
@@ -88,7 +90,14 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) endAll() error {
 	ctx, cancel := context.WithTimeout(context.Background(), lastLimit)
 	defer cancel()
-	return s.tree.End(ctx, lastGrace, int(s.leader.Load()))
+	return s.end(ctx, lastGrace)
+}
+
+// end ends all that shells have started. One end waits for another, which could take a shell opened after the first for left.
+func (s *Server) end(ctx context.Context, grace time.Duration) error {
+	s.ending.Lock()
+	defer s.ending.Unlock()
+	return s.tree.End(ctx, grace, int(s.leader.Load()))
 }
 
 // Serve talks to one client until its connection ends, which it closes. A nil error means that the client hung up.
@@ -114,7 +123,7 @@ func (s *Server) Serve(ctx context.Context, conn io.ReadWriteCloser) error {
 			return err
 		}
 		d := done{}
-		if err := s.tree.End(ctx, req.Grace, int(s.leader.Load())); err != nil {
+		if err := s.end(ctx, req.Grace); err != nil {
 			d.Error = err.Error()
 		}
 		return encode(frameDone, d).writeTo(conn)
