@@ -182,3 +182,23 @@ func TestMainIsGone(t *testing.T) {
 func isAnother(err error, text string) bool {
 	return errors.Is(err, protocol.ErrEnvironmentGone) && containsLine(err.Error()+"\n", "The container main, where the job's commands run, "+text+".")
 }
+
+// A hook of the host's is there in main, at its own path, but not in the way of what files gives.
+func TestHooksOfTheHost(t *testing.T) {
+	t.Parallel()
+	eng := testimage.Engine(t)
+	dir, given := t.TempDir(), t.TempDir()
+	pre, post := filepath.Join(dir, "pre.sh"), filepath.Join(given, "post.sh")
+	require.NoError(t, os.WriteFile(pre, []byte("echo from the host\n"), 0o600))
+	require.NoError(t, os.WriteFile(post, []byte("echo bound\n"), 0o600))
+	w := newWorld(t, eng, testimage.Build(t, eng, true, "USER app"))
+	w.set.PreHook.Path, w.set.PostHook.Path = pre, post
+	w.options.Files = []settings.File{{Host: dir, Container: given}}
+	out, _ := w.run(w.shell(), "bash "+pre+"; ls "+given)
+	assert.Equal(t, "from the host\npre.sh\n", out)
+
+	w = newWorld(t, eng, testimage.Build(t, eng, true))
+	w.set.PreHook.Path = filepath.Join(dir, "none.sh")
+	out, _ = w.run(w.shell(), "ls "+dir+" 2>/dev/null; echo fine")
+	assert.Equal(t, "fine\n", out)
+}

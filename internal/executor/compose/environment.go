@@ -235,7 +235,11 @@ func (e *environment) startMain(ctx context.Context, image engine.Image, binds [
 	if dir := image.WorkingDir; dir != "" && dir != "/" {
 		e.mainDir = "" // the image's own
 	}
-	files := append(containerFiles(&e.main, image),
+	files, err := e.hookFiles()
+	if err != nil {
+		return err
+	}
+	files = append(append(files, containerFiles(&e.main, image)...),
 		engine.File{Path: helperPath, Mode: 0o755, Content: binary},
 		engine.File{Path: helperCommon, Mode: fs.ModeDir | fs.ModeSticky | 0o777})
 	if err := e.engine.Copy(ctx, e.main.id, files...); err != nil {
@@ -277,6 +281,32 @@ func containerFiles(s *service, image engine.Image) []engine.File {
 		files = append(files, engine.File{Path: inContainer(f.Path, homeOf(s, image)), Mode: f.Mode, Content: f.Content})
 	}
 	return files
+}
+
+// hookFiles are copies of the hooks that this host has, for the same places in main; others have to be there already.
+func (e *environment) hookFiles() ([]engine.File, error) {
+	var files []engine.File
+	for _, hook := range []protocol.Hook{e.settings.PreHook, e.settings.PostHook} {
+		bound := slices.ContainsFunc(e.options.Files, func(f executorsettings.File) bool { return isBelow(hook.Path, f.Container) })
+		if !path.IsAbs(hook.Path) || bound {
+			continue
+		}
+		content, err := os.ReadFile(hook.Path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return nil, fmt.Errorf("cannot give a hook of the agent to container %s: %w", e.main.Name, err)
+		default:
+			files = append(files, engine.File{Path: hook.Path, Mode: 0o755, Content: content})
+		}
+	}
+	return files, nil
+}
+
+// isBelow tells whether a path is a folder's, or below it.
+func isBelow(name, folder string) bool {
+	name, folder = path.Clean(name), path.Clean(folder)
+	return name == folder || strings.HasPrefix(name, strings.TrimSuffix(folder, "/")+"/")
 }
 
 // homeOf guesses the home of a container's user before the container runs.
