@@ -119,7 +119,8 @@ func TestKillOfAWorkerThatDoesNotEnd(t *testing.T) {
 // One that doesn't end before its handshake doesn't hold its launch either.
 func TestStartOfAWorkerThatDoesNotEnd(t *testing.T) {
 	needsTracing(t, 0)
-	l := script(t, `echo $$ >"$0.new"; mv "$0.new" "$0.pid"; read -r line <"$0.held"; echo rubbish; exec sleep 1000`)
+	// It has no child: that one's end would be a signal, for which a process with a tracer stops.
+	l := script(t, `echo $$ >"$0.pid"; read -r line <"$0.held"; echo rubbish; exec sleep 1000`)
 	require.NoError(t, unix.Mkfifo(l.Path+".held", 0o600))
 	started := make(chan error, 1)
 	go func() {
@@ -129,10 +130,11 @@ func TestStartOfAWorkerThatDoesNotEnd(t *testing.T) {
 	var pid int
 	require.Eventually(t, func() bool {
 		raw, err := os.ReadFile(l.Path + ".pid")
-		if err == nil {
-			pid, err = strconv.Atoi(strings.TrimSpace(string(raw)))
+		if err != nil || !strings.HasSuffix(string(raw), "\n") {
+			return false
 		}
-		return err == nil
+		pid, err = strconv.Atoi(strings.TrimSpace(string(raw)))
+		return assert.NoError(t, err)
 	}, patience, 5*time.Millisecond)
 	release := keepFromEnding(t, pid)
 	require.NoError(t, os.WriteFile(l.Path+".held", nil, 0o600))

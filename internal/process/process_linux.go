@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,8 @@ type stat struct {
 	pid, ppid int
 	state     byte
 	start     uint64 // clock ticks since boot
+	memory    bool   // it has memory of its own, as all have but the kernel's threads and what has ended
+	code      uint64 // where its program begins in that; 0 while it is about to execute one
 }
 
 func readStat(pid int) (stat, error) {
@@ -41,14 +44,17 @@ func readStat(pid int) (stat, error) {
 	// The name stands in parentheses and may hold any byte: what counts begins after the last one.
 	end := bytes.LastIndexByte(raw, ')')
 	fields := strings.Fields(string(raw[end+1:]))
-	if end < 0 || len(fields) < 20 {
+	if end < 0 || len(fields) < 24 {
 		return stat{}, fmt.Errorf("cannot make sense of /proc/%d/stat", pid)
 	}
-	s := stat{pid: pid, state: fields[0][0]}
+	s := stat{pid: pid, state: fields[0][0], memory: fields[20] != "0"}
 	if s.ppid, err = strconv.Atoi(fields[1]); err != nil {
 		return stat{}, err
 	}
 	if s.start, err = strconv.ParseUint(fields[19], 10, 64); err != nil {
+		return stat{}, err
+	}
+	if s.code, err = strconv.ParseUint(fields[23], 10, 64); err != nil {
 		return stat{}, err
 	}
 	return s, nil
@@ -115,11 +121,7 @@ func marked(name string) (map[string][]int, error) {
 		if p.ended() || p.pid == os.Getpid() {
 			continue
 		}
-		env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.pid), "environ"))
-		if err != nil {
-			continue
-		}
-		for line := range bytes.SplitSeq(env, []byte{0}) {
+		for line := range bytes.SplitSeq(environ(p), []byte{0}) {
 			if value, ok := bytes.CutPrefix(line, prefix); ok {
 				out[string(value)] = append(out[string(value)], p.pid)
 				break
@@ -127,6 +129,33 @@ func marked(name string) (map[string][]int, error) {
 		}
 	}
 	return out, nil
+}
+
+// execLimit is how long a process may take to execute a program, in looks that are a millisecond apart.
+const execLimit = 1000
+
+// environ is what a process was started with; nil if that can't be seen, or it has ended. In the middle of executing a program a process
+// has no environment, and one that is read meanwhile lacks its end: it is read until the process has the same program before and
+// after, so that it can't be missed by those who end what carries a mark.
+func environ(before stat) []byte {
+	path := filepath.Join("/proc", strconv.Itoa(before.pid), "environ")
+	for range execLimit {
+		env, err := os.ReadFile(path)
+		if err != nil {
+			return nil
+		}
+		now, err := readStat(before.pid)
+		switch {
+		case err != nil || now.ended() || !now.memory:
+			return nil
+		case now.code == 0:
+			<-time.After(time.Millisecond)
+		case now.code == before.code:
+			return env
+		}
+		before = now
+	}
+	return nil
 }
 
 // becomeReaper makes orphans among this process's descendants its children.

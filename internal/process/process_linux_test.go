@@ -561,6 +561,23 @@ func TestMarkIsExact(t *testing.T) {
 	assert.True(t, bystander.Alive())
 }
 
+// In the middle of execve a process has no environment. One that executes one program after another is found all the same, each time.
+func TestMarkOfAProcessThatExecutes(t *testing.T) {
+	const variable = "SIGNALMAN_TEST_MARK"
+	mine := uuid.NewString()
+	tree := newTree(t)
+	again := `exec sh -c "$0" "$0"`
+	j := startJob(t, tree, `echo $$; `+strings.Replace(again, "$0", "$AGAIN", 2), variable+"="+mine, "AGAIN="+again)
+	id := j.pid()
+	for range 300 {
+		found, err := MarkedBy(variable)
+		require.NoError(t, err)
+		require.Equal(t, []int{id.PID}, found[mine])
+	}
+	require.NoError(t, EndMarked(deadline(t), grace, variable, mine))
+	assert.False(t, id.Alive())
+}
+
 func TestEndMarkedWhoseTimeIsUp(t *testing.T) {
 	const variable = "SIGNALMAN_TEST_MARK"
 	mine := uuid.NewString()

@@ -64,7 +64,7 @@ func TestLateRequestAfterWhatFollowedIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, hubtest.Options{}, nil)
 	o := w.options()
-	o.LateLimit = 5 * time.Second
+	o.LateLimit = 10 * time.Second
 	_, release := w.lateRequest()
 	// 0 is the repetition, 1 brings more events, 2 comes when the time for late requests is over: until just before it the
 	// late one may cut the log.
@@ -151,7 +151,7 @@ func TestResumesAfterALostRequest(t *testing.T) {
 	require.Equal(t, note{certain: known.certain, lostTo: 15}, left)
 
 	second := w.options()
-	second.From, second.Lost.To, second.LateLimit = left.certain, left.lostTo, 5*time.Second
+	second.From, second.Lost.To, second.LateLimit = left.certain, left.lostTo, 10*time.Second
 	before := w.hub.Requests(hubtest.Logs)
 	cut := make(chan int, 1)
 	w.beforeRequest(2, func() {
