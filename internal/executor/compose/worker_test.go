@@ -36,7 +36,7 @@ func (w *world) start() *pluginhost.Worker {
 	})
 	require.NoError(w.t, err)
 	w.t.Cleanup(worker.Kill)
-	require.NoError(w.t, worker.Client.Start(within(w.t), w.job, w.set))
+	require.NoError(w.t, worker.Start(within(w.t), w.job, w.set))
 	return worker
 }
 
