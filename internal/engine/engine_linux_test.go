@@ -171,7 +171,7 @@ func TestNotFound(t *testing.T) {
 	require.ErrorIs(t, err, engine.ErrNotFound)
 	require.ErrorIs(t, e.Start(within(t), "none"), engine.ErrNotFound)
 	require.NoError(t, e.Remove(within(t), "none"))
-	require.NoError(t, e.RemoveNetwork(within(t), "none"))
+	require.NoError(t, e.RemoveNetwork(within(t), "signalman-none"))
 	require.NoError(t, e.RemoveImage(within(t), "signalman-test:none"))
 	require.NoError(t, e.RemoveThing(within(t), engine.Thing{Kind: engine.KindVolume, ID: "none"}))
 }

@@ -161,7 +161,7 @@ func TestEngineIsLost(t *testing.T) {
 			require.NoError(t, err)
 			defer eng.Close()
 			image := testimage.Build(t, eng, true)
-			w := newWorld(t, eng, image, protocol.Container{Name: "db", Image: image, Command: "sleep 1000"})
+			w := newWorld(t, eng, image, protocol.Container{Name: "db", Image: image, Command: mortal})
 			out, ended := w.begin(w.shell(), "echo ready; sleep 1000")
 			later(t, out, "ready")
 			require.Len(t, w.things(""), 3)
@@ -194,7 +194,7 @@ func TestEngineIsLostWhilePreparing(t *testing.T) {
 	require.NoError(t, err)
 	defer eng.Close()
 	image := testimage.Build(t, eng, true, "HEALTHCHECK --interval=1h CMD true")
-	w := newWorld(t, eng, image, protocol.Container{Name: "db", Image: image, Command: "sleep 1000"})
+	w := newWorld(t, eng, image, protocol.Container{Name: "db", Image: image, Command: mortal})
 	ended := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

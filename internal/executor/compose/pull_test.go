@@ -31,7 +31,11 @@ func withServiceOf(t *testing.T, image string) *world {
 func TestPullPolicies(t *testing.T) {
 	t.Parallel()
 	registry := testregistry.Start(t)
-	image, _ := registry.Push(t, "team/db:1", testregistry.Busybox(t), testregistry.Noise(t, 1000))
+	image, digest := registry.Push(t, "team/db:1", testregistry.Busybox(t), testregistry.Noise(t, 1000))
+	eng := testimage.Engine(t)
+	t.Cleanup(func() { // it loses its tag below
+		assert.NoError(t, eng.RemoveImage(within(t), strings.TrimSuffix(image, ":1")+"@"+digest))
+	})
 
 	w := withServiceOf(t, image)
 	w.shell()
