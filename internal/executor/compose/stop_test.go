@@ -103,7 +103,7 @@ func TestNothingIsLeft(t *testing.T) {
 		"at the end": func(w *world) { w.end() },
 		"of a dead worker": func(w *world) {
 			require.NoError(t, w.executor.Cleanup(within(t), &protocol.Job{ID: w.job.ID}, &protocol.Settings{InstanceID: "another"}))
-			require.Len(t, w.things(""), 3)
+			require.Len(t, w.things(""), 5)
 			for range 2 {
 				require.NoError(t, w.executor.Cleanup(within(t), &protocol.Job{ID: w.job.ID}, &protocol.Settings{InstanceID: w.set.InstanceID}))
 				require.Empty(t, w.things(""))
@@ -114,7 +114,7 @@ func TestNothingIsLeft(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, eng, image, protocol.Container{Name: "db", Image: image, Command: "sleep 1000"})
 			w.run(w.shell(), "touch /data/x; sleep 1000 &")
-			require.Len(t, w.things(""), 3)
+			require.Len(t, w.things(""), 5, "two containers, their volumes and a network")
 			var volumes []string
 			for _, name := range []string{"main", "db"} {
 				volumes = append(volumes, docker(t, "inspect", "-f", `{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}}{{end}}{{end}}`, w.things(name)[0].ID))
