@@ -18,7 +18,7 @@ var (
 	// knownVars are what hubs are known to fill with secrets.
 	knownVars = []string{
 		"SEMAPHORE_ARTIFACT_TOKEN", "SEMAPHORE_OIDC_TOKEN", "SEMAPHORE_CACHE_PASSWORD", "SEMAPHORE_CACHE_PRIVATE_KEY",
-		"DOCKERHUB_PASSWORD", "DOCKER_PASSWORD", "AWS_SECRET_ACCESS_KEY",
+		"DOCKERHUB_PASSWORD", "DOCKER_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
 	}
 	// knownFiles are secret files of hubs, by the last element of their path; a job's keyVars name others.
 	knownFiles = []string{"id_rsa", "semaphore_cache_key"}

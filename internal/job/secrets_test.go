@@ -94,14 +94,14 @@ func TestMarkSecrets(t *testing.T) {
 			want: []string{"A", "b"},
 		},
 		"containers": {
-			secrets: Secrets{EnvVars: []string{"*_TOKEN"}, Files: []string{"c.pem"}},
+			secrets: Secrets{EnvVars: []string{"[MX]*_TOKEN"}, Files: []string{"c.pem"}},
 			job: protocol.Job{Compose: &protocol.Compose{
 				Containers: []protocol.Container{{Env: vars("PLAIN", "MY_TOKEN"), Files: paths("/c.pem", "/d")}, {Env: vars("X_TOKEN")}},
 				ImagePullCredentials: []protocol.PullCredentials{{
-					Env: vars("DOCKER_CREDENTIAL_TYPE", "DOCKERHUB_PASSWORD", "DOCKER_PASSWORD", "AWS_SECRET_ACCESS_KEY"), Files: paths("/tmp/gcr/keyfile.json"),
+					Env: vars("DOCKER_CREDENTIAL_TYPE", "DOCKERHUB_PASSWORD", "DOCKER_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"), Files: paths("/tmp/gcr/keyfile.json"),
 				}},
 			}},
-			want: []string{"MY_TOKEN", "/c.pem", "X_TOKEN", "DOCKERHUB_PASSWORD", "DOCKER_PASSWORD", "AWS_SECRET_ACCESS_KEY", "/tmp/gcr/keyfile.json"},
+			want: []string{"MY_TOKEN", "/c.pem", "X_TOKEN", "DOCKERHUB_PASSWORD", "DOCKER_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "/tmp/gcr/keyfile.json"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
