@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"path"
 	"strings"
 	"time"
 
@@ -33,8 +34,8 @@ type Container struct {
 	Network    string
 	Aliases    []string
 	StopSignal string
-	// Binds are HOST:CONTAINER paths.
-	Binds []string
+	// Binds are what it has of the engine's host. A path that isn't there is an error, and isn't made.
+	Binds []Bind
 	// Volumes are where it has volumes of its own, which go with it. They carry Labels; those that the engine makes by itself, as the
 	// image says, would carry none.
 	Volumes []string
@@ -42,6 +43,11 @@ type Container struct {
 	Devices []string
 	// Memory in bytes, MilliCPUs in thousandths of a CPU, Pids in processes and threads; 0 is no limit.
 	Memory, MilliCPUs, Pids int64
+}
+
+// Bind is a file or folder of the engine's host, and where a container has it, to read and to write.
+type Bind struct {
+	Host, Container string
 }
 
 // State is how a container is.
@@ -59,18 +65,20 @@ type State struct {
 // Create makes a container and returns its id.
 func (e *Engine) Create(ctx context.Context, c Container) (string, error) {
 	host := &container.HostConfig{
-		Binds:       c.Binds,
 		NetworkMode: container.NetworkMode(c.Network),
 		Resources:   container.Resources{Memory: c.Memory, MemorySwap: c.Memory, NanoCPUs: c.MilliCPUs * 1e6},
 	}
 	if c.Pids > 0 {
 		host.PidsLimit = &c.Pids
 	}
-	for _, path := range c.Volumes {
-		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Target: path, VolumeOptions: &mount.VolumeOptions{Labels: c.Labels}})
+	for _, b := range c.Binds {
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: b.Host, Target: b.Container})
 	}
-	for _, path := range c.Devices {
-		host.Devices = append(host.Devices, container.DeviceMapping{PathOnHost: path, PathInContainer: path, CgroupPermissions: "rwm"})
+	for _, target := range c.Volumes {
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeVolume, Target: target, VolumeOptions: &mount.VolumeOptions{Labels: c.Labels}})
+	}
+	for _, device := range c.Devices {
+		host.Devices = append(host.Devices, container.DeviceMapping{PathOnHost: device, PathInContainer: device, CgroupPermissions: "rwm"})
 	}
 	var net *network.NetworkingConfig
 	if c.Network != "" {
@@ -121,7 +129,10 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 func (e *Engine) awaitRemoved(ctx context.Context, id string) error {
 	gone, failed := e.api.ContainerWait(ctx, id, container.WaitConditionRemoved)
 	select {
-	case <-gone:
+	case r := <-gone:
+		if r.Error != nil && r.Error.Message != "" {
+			return errors.New(said(errors.New(r.Error.Message)))
+		}
 		return nil
 	case err := <-failed:
 		if err = e.wrap(ctx, err); errors.Is(err, ErrNotFound) {
@@ -178,7 +189,7 @@ func (e *Engine) Copy(ctx context.Context, id string, files ...File) error {
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	for _, f := range files {
-		h := &tar.Header{Name: strings.TrimPrefix(f.Path, "/"), Mode: int64(f.Mode.Perm()), Size: int64(len(f.Content)), Typeflag: tar.TypeReg, ModTime: time.Now()}
+		h := &tar.Header{Name: strings.TrimPrefix(path.Clean("/"+f.Path), "/"), Mode: int64(f.Mode.Perm()), Size: int64(len(f.Content)), Typeflag: tar.TypeReg, ModTime: time.Now()}
 		if f.Mode&fs.ModeSticky != 0 {
 			h.Mode |= 0o1000
 		}

@@ -316,10 +316,45 @@ func TestRemoveAtTheSameTime(t *testing.T) {
 	}
 }
 
+// What the host doesn't have is told, and not made there as a folder of root's.
+func TestBindOfNothing(t *testing.T) {
+	e := testimage.Engine(t)
+	missing := filepath.Join(t.TempDir(), "none")
+	id, err := e.Create(within(t), engine.Container{Image: testimage.Build(t, e, true), Binds: []engine.Bind{{Host: missing, Container: "/x"}}})
+	if err == nil {
+		_ = e.Remove(within(t), id)
+	}
+	require.ErrorContains(t, err, missing)
+	assert.NotContains(t, err.Error(), "\n")
+	assert.NoFileExists(t, missing)
+	assert.NoDirExists(t, missing)
+}
+
+// What another one can't remove isn't taken for removed.
+func TestRemovalOfAnotherFails(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", "1.41")
+		w.Header().Set("Content-Type", "application/json")
+		switch {
+		case r.Method == http.MethodDelete:
+			w.WriteHeader(http.StatusConflict)
+			_, _ = io.WriteString(w, `{"message":"removal of container x is already in progress"}`)
+		case strings.HasSuffix(r.URL.Path, "/wait"):
+			_, _ = io.WriteString(w, `{"StatusCode":0,"Error":{"Message":"device or\n resource busy"}}`)
+		}
+	}))
+	t.Cleanup(server.Close)
+	t.Setenv("DOCKER_HOST", "tcp://"+server.Listener.Addr().String())
+	e, err := engine.Connect(within(t))
+	require.NoError(t, err)
+	defer e.Close()
+	require.EqualError(t, e.Remove(within(t), "x"), "device or resource busy")
+}
+
 func TestCopy(t *testing.T) {
 	e := testimage.Engine(t)
 	id := running(t, e, engine.Container{Image: testimage.Build(t, e, true), User: "app", Command: []string{"sleep", "1000"}})
-	require.NoError(t, e.Copy(within(t), id, engine.File{Path: "/new/folder/f", Mode: 0o640, Content: []byte("x")},
+	require.NoError(t, e.Copy(within(t), id, engine.File{Path: "/../../new/x/../folder/f", Mode: 0o640, Content: []byte("x")},
 		engine.File{Path: "/shared", Mode: fs.ModeDir | fs.ModeSticky | 0o777}))
 	streams, err := e.Exec(within(t), id, "stat", "-c", "%a %u %n", "/new/folder", "/new/folder/f", "/shared")
 	require.NoError(t, err)
@@ -337,19 +372,18 @@ func TestLabels(t *testing.T) {
 	require.NoError(t, err)
 	// One in the network that carries no label: the network can go nevertheless.
 	stranger := running(t, e, engine.Container{Image: image, Network: network, Command: []string{"sleep", "1000"}})
-	volume := "signalman-test-" + rand.Text()
-	for name, value := range labels {
-		require.NoError(t, exec.Command("docker", "volume", "create", "--label", name+"="+value, volume).Run())
-	}
-	id, err := e.Create(within(t), engine.Container{Image: image, Network: network, Labels: labels, Command: []string{"sleep", "1000"}, Binds: []string{volume + ":/data"}})
+	id, err := e.Create(within(t), engine.Container{Image: image, Network: network, Labels: labels, Command: []string{"sleep", "1000"}, Volumes: []string{"/data"}})
 	require.NoError(t, err)
 	require.NoError(t, e.Start(within(t), id))
 
+	named, err := exec.Command("docker", "inspect", "-f", "{{(index .Mounts 0).Name}}", id).Output()
+	require.NoError(t, err)
+	volume := strings.TrimSpace(string(named))
 	things, err := e.List(within(t), labels)
 	require.NoError(t, err)
 	assert.Equal(t, []engine.Thing{{Kind: engine.KindContainer, ID: id, Labels: labels}, {Kind: engine.KindNetwork, ID: network, Labels: labels},
 		{Kind: engine.KindVolume, ID: volume, Labels: labels}}, things)
-	require.ErrorContains(t, e.RemoveThing(within(t), things[2]), "cannot remove volume signalman-te: ")
+	require.ErrorContains(t, e.RemoveThing(within(t), things[2]), "cannot remove volume "+volume[:12]+": ")
 	for range 2 {
 		for _, thing := range things {
 			require.NoError(t, e.RemoveThing(within(t), thing))

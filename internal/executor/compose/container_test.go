@@ -20,14 +20,14 @@ func TestMainContainer(t *testing.T) {
 	eng := testimage.Engine(t)
 	image := testimage.Build(t, eng, true, "WORKDIR /var/run", "USER app", "ENV FROM_IMAGE=i")
 	dir := t.TempDir()
-	file := filepath.Join(dir, "on host")
+	file := filepath.Join(dir, "on:host")
 	require.NoError(t, os.WriteFile(file, []byte("host's\n"), 0o644))
 	w := newWorld(t, eng, image, protocol.Container{Name: "db", Image: image, Command: `sh -c "cat '/etc/from host'; sleep 1000"`})
 	w.options.Files, w.options.MountDockerSocket = []settings.File{{Host: file, Container: "/etc/from host"}, {Host: dir, Container: "/folder"}}, false
 	w.main().Env = []protocol.EnvVar{{Name: "FROM_JOB", Value: "j"}}
 	w.main().Files = []protocol.File{{Path: "/etc/some/file", Content: []byte("f\n"), Mode: 0o644}}
 	sh := w.shell()
-	out, _ := w.run(sh, `id -un; pwd; echo ~ $FROM_IMAGE $FROM_JOB; cat /etc/some/file "/etc/from host" "/folder/on host"; [ -t 1 ] && echo terminal; shopt -q login_shell || echo plain; ls /var/run; ls /dev/kvm 2>/dev/null`)
+	out, _ := w.run(sh, `id -un; pwd; echo ~ $FROM_IMAGE $FROM_JOB; cat /etc/some/file "/etc/from host" "/folder/on:host"; [ -t 1 ] && echo terminal; shopt -q login_shell || echo plain; ls /var/run; ls /dev/kvm 2>/dev/null`)
 	assert.Equal(t, "app\n/var/run\n/home/app i j\nf\nhost's\nhost's\nterminal\nplain\n", out, "and no socket, and no /dev/kvm")
 	require.NoError(t, w.env.Inject(within(t), protocol.File{Path: "a/b", Content: []byte("x"), Mode: 0o640}))
 	out, _ = w.run(sh, "ls -ln ~/a/b | cut -d ' ' -f 1; cat ~/a/b")
@@ -46,8 +46,13 @@ func TestSocketAndRoot(t *testing.T) {
 	image := testimage.Build(t, eng, true)
 	w := newWorld(t, eng, image, protocol.Container{Name: "db", Image: image, Command: `sh -c "ls /var/run; echo that is all; sleep 1000"`})
 	w.main().User = "0:0"
-	out, _ := w.run(w.shell(), "pwd; [ -S /var/run/docker.sock ] && echo socket")
+	sh := w.shell()
+	out, _ := w.run(sh, "pwd; [ -S /var/run/docker.sock ] && echo socket")
 	assert.Equal(t, "/root\nsocket\n", out)
+	// A file that the engine mounts.
+	require.NoError(t, w.env.Inject(within(t), protocol.File{Path: "/etc/hosts", Content: []byte("127.0.0.1 me\n"), Mode: 0o600}))
+	out, _ = w.run(sh, "cat /etc/hosts; stat -c %a /etc/hosts; ls -a /etc | grep signalman")
+	assert.Equal(t, "127.0.0.1 me\n600\n", out)
 	require.Eventually(t, func() bool {
 		lines, err := eng.LastLines(within(t), w.things("db")[0].ID, 5)
 		return err == nil && len(lines) == 1 && lines[0] == "that is all"
@@ -55,15 +60,16 @@ func TestSocketAndRoot(t *testing.T) {
 }
 
 func TestKVM(t *testing.T) {
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		t.Skip("this host has no /dev/kvm")
-	}
 	t.Parallel()
+	want := "none\n"
+	if _, err := os.Stat("/dev/kvm"); err == nil {
+		want = "kvm\n"
+	}
 	eng := testimage.Engine(t)
 	w := newWorld(t, eng, testimage.Build(t, eng, true))
 	w.options.ExposeKVM = true
-	out, _ := w.run(w.shell(), "[ -c /dev/kvm ] && echo kvm")
-	assert.Equal(t, "kvm\n", out)
+	out, _ := w.run(w.shell(), "[ -c /dev/kvm ] && echo kvm || echo none")
+	assert.Equal(t, want, out)
 }
 
 func TestUserThatTheImageDoesNotKnow(t *testing.T) {

@@ -3,6 +3,7 @@ package compose
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -163,6 +164,12 @@ func outlasting(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
+// networkName is a name for a job's network. Engines want one of its own for each network: what is left of the same job, or another
+// agent's job of the same id, isn't in its way.
+func networkName(job string) string {
+	return "signalman-" + job + "-" + strings.ToLower(rand.Text()[:8])
+}
+
 // makeNetwork isn't cut short at once: what the engine then makes nevertheless could be left.
 func (e *environment) makeNetwork(ctx context.Context) (string, error) {
 	if err := ctx.Err(); err != nil {
@@ -170,7 +177,7 @@ func (e *environment) makeNetwork(ctx context.Context) (string, error) {
 	}
 	creating, cancel := outlasting(ctx)
 	defer cancel()
-	id, err := e.engine.CreateNetwork(creating, "signalman-"+e.job.ID, labels(e.settings.InstanceID, e.job.ID))
+	id, err := e.engine.CreateNetwork(creating, networkName(e.job.ID), labels(e.settings.InstanceID, e.job.ID))
 	if err != nil {
 		return "", fmt.Errorf("cannot make the job's network: %w", err)
 	}
@@ -211,7 +218,7 @@ func (e *environment) create(ctx context.Context, s *service, image engine.Image
 func samePath(a, b string) bool { return path.Clean(a) == path.Clean(b) }
 
 // startMain makes the container for the commands run the helper, by its entrypoint if it has one.
-func (e *environment) startMain(ctx context.Context, image engine.Image, binds []string) error {
+func (e *environment) startMain(ctx context.Context, image engine.Image, binds []engine.Bind) error {
 	binary, err := e.binary(image.Arch)
 	if err != nil {
 		return fmt.Errorf("cannot run commands in image %s: %w", e.main.Image, err)
@@ -220,7 +227,7 @@ func (e *environment) startMain(ctx context.Context, image engine.Image, binds [
 		Command: []string{helperPath, helper.ServeMode, helperFolder}, StopSignal: "SIGTERM", Binds: binds,
 	}
 	if socket := socketOf(e.engine.Host()); e.options.MountDockerSocket && socket != "" {
-		c.Binds = append(c.Binds[:len(c.Binds):len(c.Binds)], socket+":/var/run/docker.sock")
+		c.Binds = append(c.Binds[:len(c.Binds):len(c.Binds)], engine.Bind{Host: socket, Container: "/var/run/docker.sock"})
 	}
 	if _, err := os.Stat("/dev/kvm"); e.options.ExposeKVM && err == nil {
 		c.Devices = []string{"/dev/kvm"}
@@ -251,7 +258,7 @@ func (e *environment) startMain(ctx context.Context, image engine.Image, binds [
 	return nil
 }
 
-func (e *environment) startService(ctx context.Context, s *service, image engine.Image, binds []string) error {
+func (e *environment) startService(ctx context.Context, s *service, image engine.Image, binds []engine.Bind) error {
 	command, err := shellquote.Split(s.Command)
 	if err != nil {
 		return fmt.Errorf("the command of container %s cannot be split into words: %w", s.Name, err)

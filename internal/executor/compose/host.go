@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/cgroup"
@@ -77,10 +78,23 @@ func (h *hostCommands) one(ctx context.Context, c protocol.Command, log protocol
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case code != 0:
-		return fmt.Errorf("the host setup command %q ended with code %d", c.Directive, code)
+		return fmt.Errorf("the host setup command %q ended with code %d", nameOf(c), code)
 	default:
 		return nil
 	}
+}
+
+// nameOf is how a command is told from others, in one line of bounded length.
+func nameOf(c protocol.Command) string {
+	name, _, more := strings.Cut(strings.TrimSpace(cmp.Or(c.Alias, c.Directive)), "\n")
+	const most = 100
+	if runes := []rune(name); len(runes) > most {
+		name, more = string(runes[:most]), true
+	}
+	if more {
+		name += "…"
+	}
+	return name
 }
 
 // end ends what the commands have left running.

@@ -118,10 +118,10 @@ func TestHostSetupCommands(t *testing.T) {
 func TestHostSetupCommandFails(t *testing.T) {
 	eng := testimage.Engine(t)
 	w := newWorld(t, eng, "x")
-	w.job.Compose.HostSetupCommands = []protocol.Command{{Directive: "echo no; exit 4"}, {Directive: "echo never"}}
-	require.EqualError(t, w.prepare(), `the host setup command "echo no; exit 4" ended with code 4`)
-	assert.Equal(t, []string{"echo no; exit 4"}, w.log.directives())
-	out, code := w.log.of(t, "echo no; exit 4")
+	w.job.Compose.HostSetupCommands = []protocol.Command{{Directive: "echo no\nexit 4"}, {Directive: "echo never"}}
+	require.EqualError(t, w.prepare(), `the host setup command "echo no…" ended with code 4`)
+	assert.Equal(t, []string{"echo no\nexit 4"}, w.log.directives())
+	out, code := w.log.of(t, "echo no\nexit 4")
 	assert.Equal(t, "no\n", out)
 	assert.Equal(t, 4, code)
 }

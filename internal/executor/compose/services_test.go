@@ -49,6 +49,7 @@ func TestServices(t *testing.T) {
 			Env:     []protocol.EnvVar{{Name: "WHO", Value: "it's me"}}, Files: []protocol.File{{Path: "~/note", Content: []byte("note\n"), Mode: 0o644}}},
 		protocol.Container{Name: "default", Image: image})
 	other := newWorld(t, eng, image, protocol.Container{Name: "db", Image: image, Command: answering, Files: answer("of another job")})
+	other.job.ID = w.job.ID     // as another agent on this host may have it
 	otherShell := other.shell() // the same names in another job don't get in the way
 
 	sh := w.shell()

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/signalman-ci/signalman/internal/engine"
 	executorsettings "github.com/signalman-ci/signalman/internal/executor/settings"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -38,11 +39,11 @@ func allow(containers []protocol.Container, allowed []*regexp.Regexp) error {
 }
 
 // hostFiles are the binds of the host's files, which all containers get. missing are those that aren't there, if that is no failure.
-func hostFiles(o executorsettings.Compose) (binds, missing []string, err error) {
+func hostFiles(o executorsettings.Compose) (binds []engine.Bind, missing []string, err error) {
 	for _, f := range o.Files {
 		switch _, err := os.Stat(f.Host); {
 		case err == nil:
-			binds = append(binds, f.Host+":"+f.Container)
+			binds = append(binds, engine.Bind(f))
 		case !errors.Is(err, os.ErrNotExist):
 			return nil, nil, fmt.Errorf("cannot give the host's file to the job's containers (files): %w", err)
 		case o.FailOnMissingFiles:

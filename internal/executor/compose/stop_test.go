@@ -2,6 +2,7 @@ package compose
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/signalman-ci/signalman/internal/engine"
 	"github.com/signalman-ci/signalman/internal/testimage"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -114,14 +116,16 @@ func TestNothingIsLeft(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, eng, image, protocol.Container{Name: "db", Image: image, Command: "sleep 1000"})
 			w.run(w.shell(), "touch /data/x; sleep 1000 &")
-			require.Len(t, w.things(""), 5, "two containers, their volumes and a network")
+			things := w.things("")
+			require.Len(t, things, 5, "two containers with a volume each, and a network")
+			network := things[slices.IndexFunc(things, func(thing engine.Thing) bool { return thing.Kind == engine.KindNetwork })].ID
 			var volumes []string
 			for _, name := range []string{"main", "db"} {
 				volumes = append(volumes, docker(t, "inspect", "-f", `{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}}{{end}}{{end}}`, w.things(name)[0].ID))
 			}
 			docker(t, append([]string{"volume", "inspect"}, volumes...)...)
 			// A container that the job has put into its network itself doesn't hold it.
-			stranger := docker(t, "run", "-d", "--network", "signalman-"+w.job.ID, image, "sleep", "1000")
+			stranger := docker(t, "run", "-d", "--network", network, image, "sleep", "1000")
 			defer docker(t, "rm", "-f", "-v", stranger)
 			remove(w)
 			left := docker(t, "volume", "ls", "-q")
