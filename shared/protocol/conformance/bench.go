@@ -140,6 +140,11 @@ func (b *bench) finish(ctx context.Context, p *peer, job *protocol.Job) (*record
 	if err := p.Watch(ctx, func(s protocol.Status) { seen = append(seen, s) }); err != nil {
 		return nil, errors.Join(err, fmt.Errorf("the job's log so far:\n%s", b.text(job)))
 	}
+	return b.recordOf(job, seen)
+}
+
+// recordOf reads the log of a job that has ended, of which a watcher has seen statuses.
+func (b *bench) recordOf(job *protocol.Job, seen []protocol.Status) (*record, error) {
 	r, err := readRecord(b.logPath(job))
 	if err != nil {
 		return nil, fmt.Errorf("%w\nthe job's log:\n%s", err, b.text(job))

@@ -148,8 +148,10 @@ func watchers(ctx context.Context, b *bench) error {
 	}
 	finished := make(chan error, 1)
 	watching := make(chan struct{}, 10)
+	var seen []protocol.Status // by the first watcher, which stays to the end: a worker goes once that one knows
 	go func() {
-		finished <- p.Watch(ctx, func(protocol.Status) {
+		finished <- p.Watch(ctx, func(s protocol.Status) {
+			seen = append(seen, s)
 			select {
 			case watching <- struct{}{}:
 			default:
@@ -176,12 +178,12 @@ func watchers(ctx context.Context, b *bench) error {
 	if err := p.Stop(ctx, ""); err != nil {
 		return err
 	}
-	r, err := b.finish(ctx, p, job)
-	if err != nil {
-		return err
-	}
 	if err := <-finished; err != nil {
 		return fmt.Errorf("the first watcher: %w", err)
+	}
+	r, err := b.recordOf(job, seen)
+	if err != nil {
+		return err
 	}
 	return r.wants(protocol.Stopped, "echo ready; sleep 600")
 }
