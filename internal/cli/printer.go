@@ -62,6 +62,8 @@ func (p *printer) follow(ctx context.Context, path string) error {
 	}
 	defer reader.Close()
 	for {
+		last, ok, lastErr := eventlog.Last(path) // before the rest is read: what comes in between belongs to it
+		ended := lastErr == nil && ok && last.Kind == eventlog.KindJobFinished
 		batch, err := reader.Next(printEvents, printBytes)
 		if err != nil {
 			return err
@@ -70,7 +72,7 @@ func (p *printer) follow(ctx context.Context, path string) error {
 		if batch.Count > 0 {
 			continue
 		}
-		if last, ok, err := eventlog.Last(path); err == nil && ok && last.Kind == eventlog.KindJobFinished {
+		if ended {
 			return nil
 		}
 		if err := reader.Wait(ctx); err != nil {
