@@ -3,6 +3,7 @@ package compose
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -112,7 +113,10 @@ func TestHostSetupCommands(t *testing.T) {
 	require.Len(t, left, 1)
 	assert.Equal(t, "1 processes, container main, network", left[0].What)
 	w.end()
-	assert.NoDirExists(t, "/proc/"+strings.TrimSpace(string(pid)))
+	require.Eventually(t, func() bool { // an ended one shows until it is collected
+		_, err := os.Stat("/proc/" + strings.TrimSpace(string(pid)))
+		return errors.Is(err, fs.ErrNotExist)
+	}, patience, look)
 }
 
 func TestHostSetupCommandFails(t *testing.T) {

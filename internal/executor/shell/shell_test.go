@@ -5,6 +5,7 @@ package shell
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -303,9 +304,11 @@ while [ "$(wc -l <pids)" -lt 2 ]; do sleep 0.01; done; touch ready; sleep 1000; 
 	assert.NoFileExists(t, w.home("went-on"))
 	raw, err := os.ReadFile(pids)
 	require.NoError(t, err)
-	for pid := range strings.FieldsSeq(string(raw)) {
-		_, err := os.Stat("/proc/" + pid)
-		assert.ErrorIs(t, err, fs.ErrNotExist)
+	for pid := range strings.FieldsSeq(string(raw)) { // an ended one shows until it is collected
+		require.Eventually(t, func() bool {
+			_, err := os.Stat("/proc/" + pid)
+			return errors.Is(err, fs.ErrNotExist)
+		}, patience, 5*time.Millisecond, "process %s", pid)
 	}
 	out, exit := w.run(w.shell(), "echo post-job")
 	assert.Zero(t, exit.Code)
