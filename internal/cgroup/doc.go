@@ -16,16 +16,6 @@ import (
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
-// Events are what the kernel has done to the processes of a job so far.
-type Events struct {
-	// OOMKills counts processes that were killed for want of memory, the host's or the group's.
-	OOMKills int64
-	// AtLimit is set when the group has come to its own limit of memory: that tells its kills from those of a host without memory.
-	AtLimit bool
-	// PidsRefused counts processes and threads that couldn't be started at the limit of their number.
-	PidsRefused int64
-}
-
 // folderName is the name of the cgroup that holds all groups of an instance.
 func folderName(instanceID string) string {
 	const short = 8

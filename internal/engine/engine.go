@@ -33,7 +33,7 @@ type Engine struct {
 type Info struct {
 	Version    string
 	APIVersion string
-	OS, Arch   string
+	Arch       string
 }
 
 // Connect finds the engine that DOCKER_HOST and its like in the environment name, else the local one, and agrees with it on a
@@ -68,7 +68,7 @@ func (e *Engine) Info(ctx context.Context) (Info, error) {
 	if err != nil {
 		return Info{}, e.wrap(ctx, err)
 	}
-	return Info{Version: v.Version, APIVersion: e.api.ClientVersion(), OS: v.Os, Arch: v.Arch}, nil
+	return Info{Version: v.Version, APIVersion: e.api.ClientVersion(), Arch: v.Arch}, nil
 }
 
 // wrap makes errors of the engine readable and lets callers tell them apart.

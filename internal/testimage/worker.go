@@ -37,12 +37,23 @@ func Worker(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Written by another process: one that is forked by this one while it writes would keep the file busy.
-	path := filepath.Join(t.TempDir(), "worker-compose")
+	return write(t, "worker-compose", binary)
+}
+
+// HelperFile is Helper as an executable file.
+func HelperFile(t testing.TB) string {
+	t.Helper()
+	return write(t, "helper", Helper(t))
+}
+
+// write makes an executable by another process: one that is forked by this one while it writes would keep the file busy.
+func write(t testing.TB, name string, binary []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
 	install := exec.Command("sh", "-c", `cat >"$1" && chmod 755 "$1"`, "sh", path)
 	install.Stdin = bytes.NewReader(binary)
 	if out, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("cannot write worker-compose: %v: %s", err, out)
+		t.Fatalf("cannot write %s: %v: %s", path, err, out)
 	}
 	return path
 }

@@ -98,14 +98,12 @@ func (x executor) Prepare(ctx context.Context, job *protocol.Job, settings *prot
 
 func (executor) List(ctx context.Context, instanceID string) ([]protocol.Leftover, error) {
 	left := map[string][]string{}
-	onHost, err := process.MarkedBy(markVariable)
+	onHost, err := process.MarkedJobs(markVariable, instanceID)
 	if err != nil {
 		return nil, err
 	}
-	for value, pids := range onHost {
-		if instance, job, ok := strings.Cut(value, "/"); ok && instance == instanceID {
-			left[job] = append(left[job], fmt.Sprintf("%d processes", len(pids)))
-		}
+	for job, count := range onHost {
+		left[job] = append(left[job], fmt.Sprintf("%d processes", count))
 	}
 	things, err := labelled(ctx, map[string]string{LabelInstance: instanceID})
 	if err != nil {

@@ -194,9 +194,7 @@ func (e *environment) create(ctx context.Context, s *service, image engine.Image
 		return slices.ContainsFunc(e.options.Files, func(f executorsettings.File) bool { return samePath(f.Container, path) })
 	})
 	c.Memory, c.MilliCPUs, c.Pids = e.settings.Limits.Memory, e.settings.Limits.MilliCPUs, cmp.Or(c.Pids, e.settings.Limits.Pids)
-	if s.Name != "" {
-		c.Aliases = []string{s.Name}
-	}
+	c.Aliases = []string{s.Name}
 	for _, v := range s.Env {
 		c.Env = append(c.Env, v.Name+"="+v.Value)
 	}
@@ -372,7 +370,7 @@ func (e *environment) dial(ctx context.Context) (io.ReadWriteCloser, error) {
 // mainGone tells why nothing can run in main any more.
 func (e *environment) mainGone(ctx context.Context) error {
 	if err := e.watch.lostEngine(); err != nil {
-		return goneError{err.Error()}
+		return err
 	}
 	state, err := e.engine.State(ctx, e.main.id)
 	switch {

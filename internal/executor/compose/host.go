@@ -26,15 +26,13 @@ type hostCommands struct {
 	tree     *process.Tree // nil before the first command
 }
 
-func mark(instance, job string) string { return instance + "/" + job }
-
 func newHostCommands(job string, s *protocol.Settings) *hostCommands {
 	h := &hostCommands{settings: s}
 	for _, v := range s.BaseEnv {
 		h.env = append(h.env, v.Name+"="+v.Value)
 	}
 	home := cmp.Or(s.Home, os.Getenv("HOME"))
-	h.env = append(h.env, "HOME="+home, "TMPDIR="+s.TempDir, markVariable+"="+mark(s.InstanceID, job))
+	h.env = append(h.env, "HOME="+home, "TMPDIR="+s.TempDir, markVariable+"="+process.JobMark(s.InstanceID, job))
 	return h
 }
 
@@ -119,6 +117,6 @@ func (h *hostCommands) close(ctx context.Context) error {
 
 // endHostCommands ends what the host setup commands of a job have left whose worker is dead.
 func endHostCommands(ctx context.Context, job string, s *protocol.Settings) error {
-	err := process.EndMarked(ctx, leftoverGrace, markVariable, mark(s.InstanceID, job))
+	err := process.EndMarked(ctx, leftoverGrace, markVariable, process.JobMark(s.InstanceID, job))
 	return errors.Join(err, cgroup.Kill(ctx, s.Cgroups))
 }

@@ -1,7 +1,6 @@
 package compose
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -105,7 +104,7 @@ type wholeLines struct {
 func (w *wholeLines) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.out.Write(bytes.Clone(p))
+	return w.out.Write(p)
 }
 
 func codeOf(err error) int {

@@ -146,7 +146,7 @@ func TestHostSetupCommandIsStopped(t *testing.T) {
 	require.ErrorIs(t, <-ended, context.Canceled)
 	left, err := process.MarkedBy(markVariable)
 	require.NoError(t, err)
-	assert.NotContains(t, left, mark(w.set.InstanceID, w.job.ID))
+	assert.NotContains(t, left, process.JobMark(w.set.InstanceID, w.job.ID))
 }
 
 func TestNoEngine(t *testing.T) {

@@ -2,7 +2,6 @@ package compose
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -26,31 +25,14 @@ func (s *shell) Run(ctx context.Context, script string, out io.Writer) (protocol
 	exit, err := s.Shell.Run(ctx, script, told)
 	stop()
 	if err == nil && exit.Code != 0 {
-		for _, reason := range reasons(s.Kernel(), s.limits) {
+		kernel := s.Kernel()
+		// A container with a limit is taken to be at it: it can't see whether the host has come to its own.
+		events := cgroup.Events{OOMKills: int64(kernel.OOMKills), AtLimit: true, PidsRefused: int64(kernel.PidsRefused)}
+		for _, reason := range events.Reasons(s.limits) {
 			told.line(reason + "\n")
 		}
 	}
 	return exit, err
-}
-
-// reasons are lines that tell what the kernel did while a command ran.
-func reasons(k helper.Kernel, limits protocol.Limits) []string {
-	var out []string
-	if k.OOMKills > 0 {
-		why := "as the host ran out of memory."
-		if limits.Memory > 0 {
-			why = fmt.Sprintf("at its limit of %s ([limits] memory).", cgroup.Size(limits.Memory))
-		}
-		out = append(out, "Out of memory: the kernel killed a process of this job "+why)
-	}
-	if k.PidsRefused > 0 {
-		why := "at a limit of the host."
-		if limits.Pids > 0 {
-			why = fmt.Sprintf("at its limit of %d ([limits] pids).", limits.Pids)
-		}
-		out = append(out, "Too many processes: the kernel refused this job another process or thread "+why)
-	}
-	return out
 }
 
 // toldOutput is a command's output with lines of ours in between.

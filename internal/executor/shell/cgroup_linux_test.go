@@ -113,15 +113,6 @@ func TestTooManyProcesses(t *testing.T) {
 	assert.Zero(t, exit.Code, "there is room again")
 }
 
-func TestReasons(t *testing.T) {
-	assert.Empty(t, reasons(cgroup.Events{OOMKills: 1, PidsRefused: 1}, cgroup.Events{OOMKills: 1, PidsRefused: 1, AtLimit: true}, protocol.Limits{Memory: 1, Pids: 1}))
-	both := reasons(cgroup.Events{OOMKills: 1}, cgroup.Events{OOMKills: 2, PidsRefused: 1}, protocol.Limits{Memory: 1 << 30})
-	assert.Equal(t, []string{
-		"Out of memory: the kernel killed a process of this job as the host ran out of memory.", // the limit was far
-		"Too many processes: the kernel refused this job another process or thread at a limit of the host.",
-	}, both)
-}
-
 // From the first line of a user's profile on, the job is in its cgroups, and is what the kernel takes first; the worker isn't.
 func testFirstLine(t *testing.T, user string) {
 	group := newGroup(t, protocol.Limits{Pids: 1000})

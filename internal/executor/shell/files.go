@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/signalman-ci/signalman/internal/session"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
@@ -39,26 +40,9 @@ func (e *environment) Inject(ctx context.Context, file protocol.File) error {
 	return nil
 }
 
-// put writes a file beside its place first: an old one may be read-only, a link, or in use.
-//
-// One that a worker leaves that dies over it is found by its name.
+// put writes a file. What a worker leaves beside its place that dies over it is found by its name.
 func (e *environment) put(_ context.Context, path string, file protocol.File) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), halfWritten(e.jobID)+"*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(file.Content)
-	err = errors.Join(err, tmp.Chmod(file.Mode), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return nil
+	return session.PlaceFile(path, halfWritten(e.jobID), file.Mode, file.Content)
 }
 
 // halfWritten begins the names of files of a job that aren't in their place yet.

@@ -30,7 +30,7 @@ func (s explained) Run(ctx context.Context, script string, out io.Writer) (proto
 	if err != nil {
 		return exit, nil //nolint:nilerr // the command has ended as it has, with or without a reason
 	}
-	for _, reason := range reasons(before, after, s.limits) {
+	for _, reason := range after.Since(before).Reasons(s.limits) {
 		if text.midLine {
 			reason = "\n" + reason
 		}
@@ -39,26 +39,6 @@ func (s explained) Run(ctx context.Context, script string, out io.Writer) (proto
 		}
 	}
 	return exit, nil
-}
-
-// reasons are lines that tell what the kernel did between two looks.
-func reasons(before, after cgroup.Events, limits protocol.Limits) []string {
-	var out []string
-	if after.OOMKills > before.OOMKills {
-		why := "as the host ran out of memory."
-		if limits.Memory > 0 && after.AtLimit {
-			why = fmt.Sprintf("at its limit of %s ([limits] memory).", cgroup.Size(limits.Memory))
-		}
-		out = append(out, "Out of memory: the kernel killed a process of this job "+why)
-	}
-	if after.PidsRefused > before.PidsRefused {
-		why := "at a limit of the host."
-		if limits.Pids > 0 {
-			why = fmt.Sprintf("at its limit of %d ([limits] pids).", limits.Pids)
-		}
-		out = append(out, "Too many processes: the kernel refused this job another process or thread "+why)
-	}
-	return out
 }
 
 // lineTracker knows whether what was written ends within a line.

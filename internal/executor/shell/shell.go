@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -79,26 +78,24 @@ func (executor) Prepare(_ context.Context, job *protocol.Job, settings *protocol
 	return &environment{
 		jobID: job.ID, tree: tree, owner: owner, home: home, scripts: scripts, grace: settings.StopGrace,
 		cgroups: settings.Cgroups, limits: settings.Limits, sessions: sessionsPath(settings),
-		env: shellEnv(settings, owner, home, mark(settings.InstanceID, job.ID)),
+		env: shellEnv(settings, owner, home, process.JobMark(settings.InstanceID, job.ID)),
 	}, nil
 }
 
 func (executor) List(_ context.Context, instanceID string) ([]protocol.Leftover, error) {
-	jobs, err := process.MarkedBy(markVariable)
+	jobs, err := process.MarkedJobs(markVariable, instanceID)
 	if err != nil {
 		return nil, err
 	}
 	var out []protocol.Leftover
-	for value, pids := range jobs {
-		if instance, job, ok := strings.Cut(value, "/"); ok && instance == instanceID {
-			out = append(out, protocol.Leftover{JobID: job, What: fmt.Sprintf("%d processes", len(pids))})
-		}
+	for job, count := range jobs {
+		out = append(out, protocol.Leftover{JobID: job, What: fmt.Sprintf("%d processes", count)})
 	}
 	return out, nil
 }
 
 func (executor) Cleanup(ctx context.Context, job *protocol.Job, settings *protocol.Settings) error {
-	err := process.EndMarked(ctx, leftoverGrace, markVariable, mark(settings.InstanceID, job.ID))
+	err := process.EndMarked(ctx, leftoverGrace, markVariable, process.JobMark(settings.InstanceID, job.ID))
 	err = errors.Join(err, endSessions(ctx, sessionsPath(settings)), killAll(ctx, settings.Cgroups)) // what has dropped its environment
 	if len(job.Files) == 0 {
 		return err
@@ -125,8 +122,6 @@ func place(settings *protocol.Settings) (owner, string, error) {
 	}
 	return o, o.home, nil
 }
-
-func mark(instanceID, jobID string) string { return instanceID + "/" + jobID }
 
 // environment is the host as one job sees it.
 type environment struct {

@@ -339,7 +339,7 @@ func TestCloseAndLeftovers(t *testing.T) {
 	require.NoError(t, New().Cleanup(ctx(t), &protocol.Job{ID: "the-jo"}, &protocol.Settings{InstanceID: w.set.InstanceID}))
 	found, err := process.MarkedBy(markVariable)
 	require.NoError(t, err)
-	assert.Contains(t, found, mark(w.set.InstanceID, "the-job"), "another job's cleanup has ended it")
+	assert.Contains(t, found, process.JobMark(w.set.InstanceID, "the-job"), "another job's cleanup has ended it")
 	w.close()
 }
 

@@ -3,11 +3,9 @@
 package helper
 
 import (
-	"archive/tar"
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -26,22 +24,11 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/signalman-ci/signalman/internal/session"
+	"github.com/signalman-ci/signalman/internal/testimage"
 	"github.com/signalman-ci/signalman/shared/jobshell"
 )
 
-// buildFolder is where the helper is built, once.
-var buildFolder string
-
-func TestMain(m *testing.M) {
-	var err error
-	if buildFolder, err = os.MkdirTemp("", "helper"); err != nil {
-		panic(err)
-	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = os.RemoveAll(buildFolder)
-		os.Exit(code)
-	}))
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // place is somewhere the helper runs: a process on this host, or a container.
 type place struct {
@@ -56,7 +43,7 @@ func places() map[string]func(testing.TB) place {
 }
 
 func onHost(t testing.TB) place {
-	binary := buildHelper(t)
+	binary := testimage.HelperFile(t)
 	folder := filepath.Join(t.TempDir(), "f")
 	server := exec.Command(binary, ServeMode, folder)
 	server.Env = append(os.Environ(), "HOME="+t.TempDir()) // not what this user's .bashrc does, and leaves when it is killed
@@ -83,15 +70,10 @@ func onHost(t testing.TB) place {
 }
 
 func inContainer(t testing.TB) place {
-	if err := exec.Command("docker", "info").Run(); err != nil {
-		t.Skip("no Docker engine: run scripts/docker-up as root to run this test")
-	}
-	image := "signalman-helper-test:" + strings.ToLower(rand.Text())
-	docker(t, bytes.NewReader(rootWithBash(t)), "import", "-", image)
-	t.Cleanup(func() { _ = exec.Command("docker", "rmi", image).Run() })
+	image := testimage.Build(t, testimage.Engine(t), true)
 	container := strings.TrimSpace(docker(t, nil, "create", "--network=none", image, "/helper", ServeMode, "/tmp/signalman"))
 	t.Cleanup(func() { _ = exec.Command("docker", "rm", "-f", container).Run() })
-	docker(t, nil, "cp", buildHelper(t), container+":/helper")
+	docker(t, nil, "cp", testimage.HelperFile(t), container+":/helper")
 	docker(t, nil, "start", container)
 	return place{
 		dial:   dialer("docker", "exec", "-i", container, "/helper", RelayMode, "/tmp/signalman"),
@@ -109,53 +91,6 @@ func docker(t testing.TB, stdin io.Reader, args ...string) string {
 	out, err := cmd.Output()
 	require.NoError(t, err, "docker %v: %s", args, stderr.String())
 	return string(out)
-}
-
-func buildHelper(t testing.TB) string {
-	t.Helper()
-	binary := filepath.Join(buildFolder, "helper")
-	if _, err := os.Stat(binary); err == nil {
-		return binary
-	}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./signalman-helper")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return binary
-}
-
-// rootWithBash is a tar of a small root file system: this host's bash and some commands, with the libraries they need.
-func rootWithBash(t testing.TB) []byte {
-	t.Helper()
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	added := map[string]bool{}
-	add := func(from, to string) {
-		if added[to] {
-			return
-		}
-		added[to] = true
-		content, err := os.ReadFile(from)
-		require.NoError(t, err)
-		require.NoError(t, w.WriteHeader(&tar.Header{Name: to, Mode: 0o755, Size: int64(len(content))}))
-		_, err = w.Write(content)
-		require.NoError(t, err)
-	}
-	for _, name := range []string{"bash", "cat", "head", "sleep", "setsid", "stty", "env"} {
-		path, err := exec.LookPath(name)
-		require.NoError(t, err)
-		add(path, "bin/"+name)
-		libraries, err := exec.Command("ldd", path).Output()
-		require.NoError(t, err)
-		for _, word := range strings.Fields(string(libraries)) {
-			if strings.HasPrefix(word, "/") {
-				add(word, strings.TrimPrefix(word, "/"))
-			}
-		}
-	}
-	require.NoError(t, w.WriteHeader(&tar.Header{Name: "tmp", Typeflag: tar.TypeDir, Mode: 0o1777}))
-	require.NoError(t, w.Close())
-	return buf.Bytes()
 }
 
 // dialer runs a command and gives its standard streams.

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/process"
@@ -316,7 +315,7 @@ func home() (string, error) {
 	return dir, nil
 }
 
-// put writes a file beside its place first: an old one may be read-only, a link, or in use. One that is mounted is written to.
+// put writes a file with a place in the home, or an absolute one.
 func put(file File) error {
 	path := file.Path
 	if rest, ok := strings.CutPrefix(path, "~/"); ok || !filepath.IsAbs(path) {
@@ -326,33 +325,5 @@ func put(file File) error {
 		}
 		path = filepath.Join(dir, rest)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".signalman-*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(file.Content)
-	err = errors.Join(err, tmp.Chmod(file.Mode), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, syscall.EBUSY) {
-		err = overwrite(path, file)
-	}
-	return errors.Join(err, os.Remove(tmp.Name()))
-}
-
-// overwrite writes a file in its place. It is for one that is mounted, as the engine mounts /etc/hosts, which can't be replaced.
-func overwrite(path string, file File) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(file.Content)
-	return errors.Join(err, f.Chmod(file.Mode), f.Close())
+	return session.PlaceFile(path, ".signalman-", file.Mode, file.Content)
 }
