@@ -10,6 +10,7 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/testimage"
 	"github.com/signalman-ci/signalman/shared/protocol"
+	"github.com/signalman-ci/signalman/test/harness"
 )
 
 // A service that answers on a port with a file's content.
@@ -127,7 +128,7 @@ func TestNewsWhileACommandRuns(t *testing.T) {
 	sh := w.shell()
 	ctx, cancel := context.WithCancel(within(t))
 	defer cancel()
-	var out syncBuffer
+	var out harness.Buffer
 	ended := make(chan error, 1)
 	go func() {
 		_, err := sh.Run(ctx, "echo one; sleep 1000", &out)

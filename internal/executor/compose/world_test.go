@@ -1,7 +1,6 @@
 package compose
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"io"
@@ -22,6 +21,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/executor/settings"
 	"github.com/signalman-ci/signalman/internal/testimage"
 	"github.com/signalman-ci/signalman/shared/protocol"
+	"github.com/signalman-ci/signalman/test/harness"
 )
 
 // Tests wait for the engine more than they compute. Those with host setup commands, which end all of this process's children, and
@@ -55,7 +55,7 @@ type record struct {
 
 type section struct {
 	directive string
-	output    syncBuffer
+	output    harness.Buffer
 	code      int
 	ended     bool
 }
@@ -104,23 +104,6 @@ func (r *record) directives() (all []string) {
 		all = append(all, s.directive)
 	}
 	return all
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // world is one job on a real engine.
@@ -191,7 +174,7 @@ func (w *world) shell() protocol.Shell {
 
 func (w *world) run(s protocol.Shell, script string) (string, protocol.Exit) {
 	w.t.Helper()
-	var out syncBuffer
+	var out harness.Buffer
 	exit, err := s.Run(within(w.t), script, &out)
 	require.NoError(w.t, err, out.String())
 	return out.String(), exit
@@ -212,8 +195,8 @@ func (w *world) things(name string) []engine.Thing {
 }
 
 // begin runs a script that isn't waited for.
-func (w *world) begin(s protocol.Shell, script string) (out *syncBuffer, ended <-chan outcome) {
-	out = &syncBuffer{}
+func (w *world) begin(s protocol.Shell, script string) (out *harness.Buffer, ended <-chan outcome) {
+	out = &harness.Buffer{}
 	done, over := make(chan outcome, 1), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
@@ -256,7 +239,7 @@ func docker(t *testing.T, args ...string) string {
 func containsLine(text, line string) bool { return slices.Contains(strings.Split(text, "\n"), line) }
 
 // later waits for output.
-func later(t *testing.T, out *syncBuffer, text string) {
+func later(t *testing.T, out *harness.Buffer, text string) {
 	t.Helper()
 	if !assert.Eventually(t, func() bool { return strings.Contains(out.String(), text) }, patience, 5*time.Millisecond) {
 		require.Contains(t, out.String(), text)
