@@ -222,6 +222,7 @@ func labels(field func(*Config) *map[string]string) value {
 			}
 			return "[" + strings.Join(items, ", ") + "]"
 		},
+		get: func(c *Config) any { return *field(c) },
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 	"time"
@@ -33,7 +34,12 @@ type option struct {
 	doc string
 	// required is set for what has no default and is needed.
 	required bool
+	// when is when a running supervisor takes up a change; without one it is NextJob.
+	when When
 }
+
+// takenUp is when a running supervisor takes up a change of the option.
+func (o option) takenUp() When { return cmp.Or(o.when, NextJob) }
 
 // env is the name of the option's environment variable.
 func (o option) env() string {
@@ -53,46 +59,46 @@ const (
 
 // options is the table that everything else comes from, in the order of the example file.
 var options = []option{
-	{key: "config-file", group: hubGroup, in: inFlag | inEnv, arg: "PATH",
+	{key: "config-file", when: Restart, group: hubGroup, in: inFlag | inEnv, arg: "PATH",
 		value: text(func(c *Config) *string { return &c.ConfigFile }),
 		doc:   "The TOML file with these settings; in the file itself it has no effect."},
-	{key: "endpoint", group: hubGroup, in: everywhere, arg: "HOST", required: true,
+	{key: "endpoint", when: NewRegistration, group: hubGroup, in: everywhere, arg: "HOST", required: true,
 		value: text(func(c *Config) *string { return &c.Endpoint }, checkEndpoint),
 		doc:   "The hub: a host or host:port, such as \"example.semaphoreci.com\". Required."},
-	{key: "token", group: hubGroup, in: everywhere, arg: "TOKEN", required: true,
+	{key: "token", when: NewRegistration, group: hubGroup, in: everywhere, arg: "TOKEN", required: true,
 		value: secret(func(c *Config) *Secret { return &c.Token }, checkToken),
 		doc:   "The registration token of the agent type. Required. On a command line other users of the host can read it."},
-	{key: "name", group: hubGroup, in: everywhere, arg: "NAME",
+	{key: "name", when: NewRegistration, group: hubGroup, in: everywhere, arg: "NAME",
 		value: single(func(c *Config) *string { return &c.Name }, checked(checkName), showName),
 		doc: "The agent's name: 1 to 80 characters of a-z A-Z 0-9 - _ / +, or a pre-signed URL of AWS STS GetCallerIdentity. " +
 			"If empty, one is made up. With more than one slot the others are NAME-2, NAME-3 and so on."},
-	{key: "name-from-env", group: hubGroup, in: everywhere, arg: "VAR",
+	{key: "name-from-env", when: NewRegistration, group: hubGroup, in: everywhere, arg: "VAR",
 		value: text(func(c *Config) *string { return &c.NameFromEnv }, checkEnvName),
 		doc:   "Deprecated: the environment variable that holds the name. Set the name itself."},
-	{key: "no-https", group: hubGroup, in: everywhere, def: "false",
+	{key: "no-https", when: NewRegistration, group: hubGroup, in: everywhere, def: "false",
 		value: boolean(func(c *Config) *bool { return &c.NoHTTPS }),
 		doc:   "Speak plain HTTP to the hub."},
-	{key: "concurrency", group: hubGroup, in: everywhere, def: "1", arg: "N",
+	{key: "concurrency", when: Now, group: hubGroup, in: everywhere, def: "1", arg: "N",
 		value: number(func(c *Config) *int { return &c.Concurrency }, 1, 256),
 		doc:   "How many jobs may run side by side, 1 to 256. Each one is an agent of its own at the hub."},
 	{key: "on-unknown", group: hubGroup, in: everywhere, def: "register", arg: "WHAT",
 		value: oneOf(func(c *Config) *OnUnknown { return &c.OnUnknown }, OnUnknownRegister, OnUnknownExit),
 		doc:   "What to do when the hub no longer knows the agent: register (again) or exit."},
 
-	{key: "disconnect-after-job", group: lifeGroup, in: everywhere, def: "false",
+	{key: "disconnect-after-job", when: NewRegistration, group: lifeGroup, in: everywhere, def: "false",
 		value: boolean(func(c *Config) *bool { return &c.DisconnectAfterJob }),
 		doc:   "Leave after one job."},
-	{key: "job-id", group: lifeGroup, in: everywhere, arg: "ID",
+	{key: "job-id", when: NewRegistration, group: lifeGroup, in: everywhere, arg: "ID",
 		value: text(func(c *Config) *string { return &c.JobID }, checkJobID),
 		doc:   "Take this job only. Needs disconnect-after-job, and concurrency 1."},
-	{key: "disconnect-after-idle-timeout", group: lifeGroup, in: everywhere, def: "0", arg: "SECONDS",
+	{key: "disconnect-after-idle-timeout", when: NewRegistration, group: lifeGroup, in: everywhere, def: "0", arg: "SECONDS",
 		value: seconds(func(c *Config) *time.Duration { return &c.DisconnectAfterIdle }, 0, year),
 		doc:   "Leave after so many seconds without a job. 0: never."},
-	{key: "interruption-grace-period", group: lifeGroup, in: everywhere, def: "0", arg: "SECONDS",
+	{key: "interruption-grace-period", when: NewRegistration, group: lifeGroup, in: everywhere, def: "0", arg: "SECONDS",
 		value: seconds(func(c *Config) *time.Duration { return &c.InterruptionGrace }, 0, year),
 		doc:   "How many seconds a running job may go on after the agent was interrupted, before it is stopped."},
 
-	{key: "state-dir", group: hostGroup, in: everywhere, arg: "DIR",
+	{key: "state-dir", when: Restart, group: hostGroup, in: everywhere, arg: "DIR",
 		value: text(func(c *Config) *string { return &c.StateDir }),
 		doc: "Where jobs and registrations are kept. By default /var/lib/signalman for root, " +
 			"else signalman in $XDG_STATE_HOME or ~/.local/state."},
@@ -136,7 +142,7 @@ var options = []option{
 	{key: "post-job-hook-path", group: hookGroup, in: everywhere, arg: "PATH",
 		value: text(func(c *Config) *string { return &c.Hooks.PostJob }),
 		doc:   "A script to run after each job, whatever its result."},
-	{key: "shutdown-hook-path", group: hookGroup, in: everywhere, arg: "PATH",
+	{key: "shutdown-hook-path", when: Now, group: hookGroup, in: everywhere, arg: "PATH",
 		value: text(func(c *Config) *string { return &c.Hooks.Shutdown }),
 		doc:   "A script to run once, after the agent has left the hub. SEMAPHORE_AGENT_SHUTDOWN_REASON says why."},
 
@@ -171,7 +177,7 @@ var options = []option{
 	{key: "log.max-disk", group: fileGroup, in: inFile, def: "1GiB",
 		value: size(func(c *Config) *Size { return &c.Log.MaxDisk }, MiB, 1024*TiB),
 		doc:   "What the log of one job may take on disk; of a longer one the head and the tail are kept. Units are B, KB, MB, GB, KiB, MiB, GiB."},
-	{key: "jobs.keep", group: fileGroup, in: inFile, def: "168h",
+	{key: "jobs.keep", when: Now, group: fileGroup, in: inFile, def: "168h",
 		value: duration(func(c *Config) *time.Duration { return &c.Jobs.Keep }, 0, 10*year),
 		doc:   "How long the log and the outcome of an ended job stay on disk. 168h are 7 days."},
 	{key: "jobs.stop-grace", group: fileGroup, in: inFile, def: "5s",
@@ -204,13 +210,13 @@ var options = []option{
 	{key: "limits.timeout", group: fileGroup, in: inFile, def: "0s",
 		value: duration(func(c *Config) *time.Duration { return &c.Limits.Timeout }, 0, year),
 		doc:   "How long a job may take; then it is stopped, and its log says so. 0s: as long as the hub lets it."},
-	{key: "admission.min-disk", group: fileGroup, in: inFile, def: "512MiB",
+	{key: "admission.min-disk", when: Now, group: fileGroup, in: inFile, def: "512MiB",
 		value: size(func(c *Config) *Size { return &c.Admission.MinDisk }, 0, 1024*TiB),
 		doc:   "No job is taken while less disk space than this is free where state-dir, homes or temporary files are."},
-	{key: "admission.min-inodes", group: fileGroup, in: inFile, def: "5000",
+	{key: "admission.min-inodes", when: Now, group: fileGroup, in: inFile, def: "5000",
 		value: number(func(c *Config) *int { return &c.Admission.MinInodes }, 0, 1<<40),
 		doc:   "No job is taken while fewer inodes than this are free there."},
-	{key: "admission.min-memory", group: fileGroup, in: inFile, def: "128MiB",
+	{key: "admission.min-memory", when: Now, group: fileGroup, in: inFile, def: "128MiB",
 		value: size(func(c *Config) *Size { return &c.Admission.MinMemory }, 0, 1024*TiB),
 		doc:   "No job is taken while less memory than this is available on the host."},
 	{key: "secrets.env-vars", group: fileGroup, in: inFile,
@@ -222,13 +228,13 @@ var options = []option{
 		value: texts(func(c *Config) *[]string { return &c.Secrets.Files }, checkFileGlob),
 		doc:   "Names, paths and globs of the files of a job whose contents are masked in its log."},
 
-	{key: "log-level", group: envGroup, in: inEnv, def: "info",
+	{key: "log-level", when: Restart, group: envGroup, in: inEnv, def: "info",
 		value: logLevel(func(c *Config) *string { return &c.Log.Level }),
 		doc:   "How much the agent logs: trace, debug, info, warn, error or off."},
-	{key: "log-file-path", group: envGroup, in: inEnv,
+	{key: "log-file-path", when: Restart, group: envGroup, in: inEnv,
 		value: text(func(c *Config) *string { return &c.Log.File }),
 		doc:   "A file that the agent logs to as well as to standard output; it is rotated. If empty, there is none."},
-	{key: "logs-compression-size", group: envGroup, in: inEnv, def: "100MB",
+	{key: "logs-compression-size", when: Restart, group: envGroup, in: inEnv, def: "100MB",
 		value: size(func(c *Config) *Size { return &c.Log.CompressionSize }, 1e6, GiB),
 		doc:   "Uploaded job logs above this size are compressed: bytes, or with a unit, 1MB to 1GiB."},
 }

@@ -264,7 +264,8 @@ files:
 upload-job-logs: sometimes
 nme: x
 `
-	want := `: this is a YAML file, and the config file must be TOML: write key = "value" instead of key: value, in a file that ends in .toml; this one becomes
+	const refusal = ": this is a YAML file, and the config file must be TOML; make one with: supervisor config import "
+	want := `; this one becomes
   endpoint = "hub.example.com"
   token = "[hidden]"
   no-https = false
@@ -275,10 +276,10 @@ nme: x
   # unknown key "nme"; did you mean "name"?`
 	for _, path := range []string{"agent.yaml", "agent.yml", "agent.toml", "agent"} {
 		_, _, err := Parse(Sources{Path: path, File: []byte(file)})
-		require.EqualError(t, err, path+want)
+		require.EqualError(t, err, path+refusal+path+want)
 	}
 	_, _, err := Parse(Sources{Path: "a.yml", File: []byte("a: [")})
-	require.EqualError(t, err, `a.yml: this is a YAML file, and the config file must be TOML: write key = "value" instead of key: value, in a file that ends in .toml`)
+	require.EqualError(t, err, "a.yml"+refusal+"a.yml")
 }
 
 func TestMissingFile(t *testing.T) {

@@ -54,6 +54,8 @@ type value struct {
 	set                                    func(*Config, input) error
 	// show gives the value as TOML, without secrets.
 	show func(*Config) string
+	// get gives the field's value, for comparison.
+	get func(*Config) any
 }
 
 // single is an option with one value.
@@ -69,6 +71,7 @@ func single[T any](field func(*Config) *T, parse func(string) (T, error), show f
 			return nil
 		},
 		show: func(c *Config) string { return show(*field(c)) },
+		get:  func(c *Config) any { return *field(c) },
 	}
 }
 
@@ -96,6 +99,7 @@ func many[T any](field func(*Config) *[]T, parse func(string) (T, error), show f
 			}
 			return "[" + strings.Join(items, ", ") + "]"
 		},
+		get: func(c *Config) any { return *field(c) },
 	}
 }
 

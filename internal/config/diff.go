@@ -1,0 +1,63 @@
+package config
+
+import "reflect"
+
+// When is when a running supervisor takes up a changed setting.
+type When string
+
+// The times.
+const (
+	// Now is at once.
+	Now When = "now"
+	// NextJob is as soon as a slot has no job: a running job keeps the settings it started with.
+	NextJob When = "next-job"
+	// NewRegistration is as soon as a slot has no job, too; it then leaves the hub and registers anew.
+	NewRegistration When = "new-registration"
+	// Restart is when the supervisor is stopped and started.
+	Restart When = "restart"
+)
+
+// String says it in words.
+func (w When) String() string {
+	switch w {
+	case Now:
+		return "applied now"
+	case NextJob:
+		return "applied from the next job"
+	case NewRegistration:
+		return "needs a new registration, which each slot does when it is free"
+	case Restart:
+		return "needs a restart: stop the supervisor and start it"
+	default:
+		return string(w)
+	}
+}
+
+// Change is one setting that is another now.
+type Change struct {
+	Key string `json:"key"`
+	// Old and New are written as in the file; secrets are hidden.
+	Old  string `json:"old"`
+	New  string `json:"new"`
+	When When   `json:"when"`
+}
+
+// String is the change in one line.
+func (c Change) String() string {
+	if c.Old == c.New { // a secret
+		return c.Key + ": changed; " + c.When.String()
+	}
+	return c.Key + ": " + c.Old + " -> " + c.New + "; " + c.When.String()
+}
+
+// Diff lists the settings that differ, in the order of the example file.
+func Diff(old, next *Config) []Change {
+	var changes []Change
+	for _, o := range options {
+		if reflect.DeepEqual(o.value.get(old), o.value.get(next)) {
+			continue
+		}
+		changes = append(changes, Change{Key: o.key, Old: o.value.show(old), New: o.value.show(next), When: o.takenUp()})
+	}
+	return changes
+}
