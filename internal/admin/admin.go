@@ -25,8 +25,12 @@ type Status struct {
 	InstanceID string    `json:"instance_id"`
 	Since      time.Time `json:"since"`
 	// Interrupted is set once the supervisor is on its way out.
-	Interrupted bool           `json:"interrupted"`
-	Slots       []agent.Status `json:"slots"`
+	Interrupted bool `json:"interrupted"`
+	// Drained is set while an operator wants no jobs taken.
+	Drained bool           `json:"drained"`
+	Slots   []agent.Status `json:"slots"`
+	// LastReload is the last one that had something to say.
+	LastReload *Reload `json:"last_reload,omitempty"`
 	// Goroutines and OpenFiles (file descriptors; 0 where they can't be counted) stay level over days, or something leaks.
 	Goroutines int `json:"goroutines"`
 	OpenFiles  int `json:"open_files,omitempty"`
@@ -46,6 +50,11 @@ type Supervisor interface {
 	Upgrade(ctx context.Context) (version string, err error)
 	// Reconcile removes what is left of jobs that nobody runs any more, and tells what that was; dryRun changes nothing.
 	Reconcile(ctx context.Context, dryRun bool) []reconcile.Leftover
+	// Reload reads the configuration anew and takes it up; its error is in the report too.
+	Reload() (Reload, error)
+	// Drain makes all slots take no more jobs, Resume lets them.
+	Drain() error
+	Resume() error
 }
 
 // Listen opens the socket. The caller owns the state folder: a socket that is there is a dead supervisor's.
@@ -73,6 +82,9 @@ func Listen(path string, sup Supervisor) (*Server, error) {
 	mux.HandleFunc("POST /v1/reconcile", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, sup.Reconcile(r.Context(), r.URL.Query().Has(dryRun)))
 	})
+	mux.HandleFunc("POST /v1/reload", reload(sup))
+	mux.HandleFunc("POST /v1/drain", change(sup, func() error { return sup.Drain() }))
+	mux.HandleFunc("POST /v1/resume", change(sup, func() error { return sup.Resume() }))
 	s := &Server{http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/config"
 	"github.com/signalman-ci/signalman/internal/reconcile"
 )
 
@@ -53,6 +54,51 @@ func (f fake) Upgrade(context.Context) (string, error) { return "2", f.err }
 
 func (f fake) Reconcile(_ context.Context, dryRun bool) []reconcile.Leftover {
 	return []reconcile.Leftover{{JobID: "j", Of: "shell", What: fmt.Sprint(dryRun)}}
+}
+
+func (f fake) Reload() (Reload, error) {
+	r := Reload{At: time.Unix(1, 0).UTC(), Changes: []config.Change{{Key: "name", Old: "a", New: "b", When: config.NewRegistration}}}
+	if f.err != nil {
+		r.Error = f.err.Error()
+	}
+	return r, f.err
+}
+
+func (f fake) Drain() error  { return f.err }
+func (f fake) Resume() error { return f.err }
+
+func TestReload(t *testing.T) {
+	path := socket(t)
+	s, err := Listen(path, fake{})
+	require.NoError(t, err)
+	r, err := AskReload(ctx(t), path)
+	require.NoError(t, err)
+	assert.Equal(t, "name: a -> b; needs a new registration, which each slot does when it is free", r.Changes[0].String())
+	require.NoError(t, s.Close())
+	s, err = Listen(path, fake{err: errors.New("agent.toml:1: what")})
+	require.NoError(t, err)
+	_, err = AskReload(ctx(t), path)
+	require.EqualError(t, err, "agent.toml:1: what")
+	require.NoError(t, s.Close())
+}
+
+func TestDrainAndResume(t *testing.T) {
+	for name, ask := range map[string]func(context.Context, string) (Status, error){"drain": Drain, "resume": Resume} {
+		t.Run(name, func(t *testing.T) {
+			path := socket(t)
+			s, err := Listen(path, fake{status: Status{PID: 3}})
+			require.NoError(t, err)
+			st, err := ask(ctx(t), path)
+			require.NoError(t, err)
+			assert.Equal(t, 3, st.PID)
+			require.NoError(t, s.Close())
+			s, err = Listen(path, fake{err: errors.New("a full disk")})
+			require.NoError(t, err)
+			_, err = ask(ctx(t), path)
+			require.EqualError(t, err, "a full disk")
+			require.NoError(t, s.Close())
+		})
+	}
 }
 
 func TestReconcile(t *testing.T) {

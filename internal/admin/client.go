@@ -14,10 +14,11 @@ import (
 
 const (
 	// questionLimit bounds a question, upgradeLimit an upgrade, for which the new binary is checked first, reconcileLimit what
-	// goes through the whole host.
+	// goes through the whole host, reloadLimit a reload, which tries the limits of jobs.
 	questionLimit  = 10 * time.Second
 	upgradeLimit   = 2 * time.Minute
 	reconcileLimit = 10 * time.Minute
+	reloadLimit    = 2 * time.Minute
 )
 
 // ErrNoSupervisor says that nobody listens at a socket.

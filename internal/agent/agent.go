@@ -116,6 +116,7 @@ type Agent struct {
 	mu            sync.Mutex
 	interruptedAt time.Time
 	status        Status
+	next          *Settings // what the slot is to go on with once it is free
 
 	// What follows is the loop's own.
 	identity  identity
@@ -127,26 +128,41 @@ type Agent struct {
 	// registered is set once the hub has taken the registration token in this process, or synced a kept registration.
 	registered bool
 	proven     bool // a sync with this access token has succeeded in this process
+	// renewed is set from when other settings ask for another registration until the hub has given that: it is asked for until the
+	// settings are mended, if need be.
+	renewed bool
 	// pausedAt is set, and pausedBy says why, while the slot asks for no jobs.
 	pausedAt time.Time
-	pausedBy string
+	pausedBy error
 	offered  bool // the hub has given the slot a job that could not be taken yet
 }
 
-// Registering is the State of a slot that has not yet synced.
-const Registering = "registering"
+// States of a slot that are none of the state machine's.
+const (
+	// Registering is that of a slot that has not yet synced.
+	Registering = "registering"
+	// Paused is that of a slot that the host has no room for, Drained that of one that an operator wants to take no jobs.
+	Paused  = "paused"
+	Drained = "drained"
+	// Left is that of a slot that is no more.
+	Left = "left"
+)
+
+// ErrDrained is what Settings.Admit says when an operator wants no more jobs.
+var ErrDrained = errors.New("drained: no jobs are taken until someone calls `supervisor resume`")
 
 // Status is what a slot does, for people.
 type Status struct {
 	Slot int    `json:"slot"`
 	Name string `json:"name,omitempty"`
-	// State is one of the state machine's, Registering before, "left" after, or "paused" while it
-	// asks for no jobs.
+	// State is one of the state machine's, Registering before, Left after, or Paused or Drained while the slot asks for no jobs.
 	State string    `json:"state"`
 	JobID string    `json:"job_id,omitempty"`
 	Since time.Time `json:"since"`
 	// Problem is why the slot can't work, in one line.
 	Problem string `json:"problem,omitempty"`
+	// Pending is set while other settings wait for the slot's job to end.
+	Pending bool `json:"pending,omitempty"`
 }
 
 // New makes a slot. unfinished is the folder of a job that it held when the supervisor ended, or nil.
@@ -222,14 +238,17 @@ func (a *Agent) Run(ctx context.Context) (Reason, error) {
 			return Unknown, err
 		}
 	}
+	if a.current != nil && a.identity.Wanted != a.fingerprint() { // the kept registration is for this job only
+		a.Renew(a.Settings)
+	}
 	reason := a.loop(ctx)
 	if reason == HandedOver {
 		return reason, nil
 	}
 	if ctx.Err() == nil && a.identity.Token != "" {
-		a.disconnect(ctx)
+		a.disconnect(ctx, a.Hub)
 	}
-	a.setStatus("left", "")
+	a.setStatus(Left, "")
 	return reason, nil
 }
 
@@ -262,6 +281,7 @@ func (a *Agent) loop(ctx context.Context) Reason {
 		case <-a.kick:
 		case <-next.C:
 		}
+		a.moveOn(ctx)
 		if a.mayLeave() {
 			return a.leave
 		}
@@ -351,7 +371,11 @@ func (a *Agent) apply(e event) {
 
 func (a *Agent) showState() {
 	if !a.pausedAt.IsZero() {
-		a.setStatus(paused, a.pausedBy)
+		state := Paused
+		if errors.Is(a.pausedBy, ErrDrained) {
+			state = Drained
+		}
+		a.setStatus(state, a.pausedBy.Error())
 		return
 	}
 	a.setStatus(string(a.machine.State()), "")

@@ -8,9 +8,6 @@ import (
 	"github.com/signalman-ci/signalman/internal/agent/state"
 )
 
-// paused is what a slot's status says while it asks for no jobs.
-const paused = "paused"
-
 // turn syncs, or does not if that would ask for a job while the host has no room for one. It tells when the next turn is.
 //
 // A sync in waiting-for-jobs may be answered with a job, so a slot that is paused is silent. Before the hub would remove it for
@@ -26,8 +23,8 @@ func (a *Agent) turn(ctx context.Context) time.Duration {
 	case ctx.Err() != nil || time.Since(a.pausedAt) < a.silence():
 		return a.Limits.Look
 	}
-	a.Logger.Warn("still no room for another job; leaving the hub until there is", "reason", a.pausedBy)
-	a.disconnect(ctx)
+	a.Logger.Warn("still to ask for no jobs; leaving the hub until that ends", "reason", a.pausedBy)
+	a.disconnect(ctx, a.Hub)
 	a.identity = identity{}
 	a.rejoin(ctx)
 	return 0
@@ -58,14 +55,14 @@ func (a *Agent) admitted(ctx context.Context) bool {
 	case refusal == nil && a.pausedAt.IsZero():
 		return true
 	case refusal == nil:
-		a.Logger.Info("there is room for jobs again", "paused for", time.Since(a.pausedAt).Round(time.Second))
-		a.pausedAt, a.pausedBy = time.Time{}, ""
+		a.Logger.Info("asking for jobs again", "paused for", time.Since(a.pausedAt).Round(time.Second))
+		a.pausedAt, a.pausedBy = time.Time{}, nil
 		return true
 	case a.pausedAt.IsZero():
-		a.Logger.Warn("no room for another job; asking for none until there is", "reason", refusal)
+		a.Logger.Warn("asking for no more jobs", "reason", refusal)
 		a.pausedAt = time.Now()
 	}
-	a.pausedBy = refusal.Error()
+	a.pausedBy = refusal
 	a.lastSync, a.unknownAt = time.Now(), time.Time{} // the silence is the slot's own
 	a.showState()
 	return false
@@ -80,6 +77,7 @@ func (a *Agent) join(ctx context.Context) error {
 		select {
 		case <-time.After(a.Limits.Look):
 		case <-a.kick:
+			a.renew()
 		case <-a.handingOver:
 			return errHandOver
 		case <-ctx.Done():

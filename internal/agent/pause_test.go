@@ -120,9 +120,9 @@ func TestPausedSlotAsksForNoJobs(t *testing.T) {
 	p.waitFor(t, "the slot doesn't wait for jobs", func() bool { return p.Status().State == "waiting-for-jobs" })
 	assert.Empty(t, p.Status().Problem)
 	assert.Equal(t, 1, h.Requests(hubtest.Register), "the registration was kept")
-	assert.Equal(t, 1, strings.Count(p.log.String(), "no room for another job"), p.log)
+	assert.Equal(t, 1, strings.Count(p.log.String(), "asking for no more jobs"), p.log)
 	assert.Contains(t, p.log.String(), "only 12 MiB of disk free at /state")
-	assert.Equal(t, 1, strings.Count(p.log.String(), "there is room for jobs again"), p.log)
+	assert.Equal(t, 1, strings.Count(p.log.String(), "asking for jobs again"), p.log)
 }
 
 // Before the hub would remove a silent slot, it leaves; it comes back when there is room.

@@ -65,7 +65,7 @@ func (a *Agent) register(ctx context.Context) error {
 		answer, err := a.Hub.Register(ctx, a.RegistrationToken, req)
 		if err == nil {
 			a.identity = identity{Endpoint: a.Endpoint, Wanted: a.fingerprint(), Name: answer.Name, Token: answer.Token}
-			a.registered, a.proven, a.unknownAt = true, false, time.Time{}
+			a.registered, a.renewed, a.proven, a.unknownAt = true, false, false, time.Time{}
 			a.Logger.Info("registered", "name", answer.Name)
 			a.keepIdentity()
 			return nil
@@ -76,7 +76,7 @@ func (a *Agent) register(ctx context.Context) error {
 		if refusal := a.finalRefusal(err); refusal != nil {
 			return refusal
 		}
-		if a.registered && time.Since(a.lastSync) >= a.Limits.Alone {
+		if a.registered && !a.renewed && time.Since(a.lastSync) >= a.Limits.Alone {
 			return fmt.Errorf("%w; the last sync was at %s", err, a.lastSync.Format(time.TimeOnly))
 		}
 		a.Logger.Warn("cannot register; trying again", "in", pause, "error", err)
@@ -84,12 +84,15 @@ func (a *Agent) register(ctx context.Context) error {
 		select {
 		case <-time.After(jitter(pause, pause+pause/2)):
 		case <-a.kick:
+			if a.renew() {
+				pause = time.Second / 2
+			}
 		case <-a.handingOver:
 			return errHandOver
 		case <-ctx.Done():
 		}
-		if ctx.Err() != nil || !a.interrupted().IsZero() {
-			return errors.New("interrupted before the registration")
+		if ctx.Err() != nil || !a.interrupted().IsZero() || a.mayLeave() {
+			return errors.New("made to leave before the registration")
 		}
 		pause = min(2*pause, time.Minute)
 	}
@@ -118,7 +121,8 @@ func madeUpName(hostname string) string {
 // finalRefusal tells whether asking again can't help.
 func (a *Agent) finalRefusal(err error) error {
 	switch {
-	case a.registered: // the hub has known the token: an ingress answers 404 as well
+	// The hub has known a token: an ingress answers 404 as well. Or the settings were changed while others do their work.
+	case a.registered, a.renewed:
 		return nil
 	case hub.NotFound(err), hub.Unauthorized(err):
 		return fmt.Errorf("%w; the hub doesn't know the registration token, or endpoint isn't a hub's: check token and endpoint", err)
@@ -129,11 +133,12 @@ func (a *Agent) finalRefusal(err error) error {
 	}
 }
 
-func (a *Agent) disconnect(ctx context.Context) {
+// disconnect takes leave of a hub.
+func (a *Agent) disconnect(ctx context.Context, from *hub.Client) {
 	ctx, cancel := context.WithTimeout(ctx, disconnectLimit)
 	defer cancel()
 	for pause := 250 * time.Millisecond; ; pause *= 2 {
-		err := a.Hub.Disconnect(ctx, a.identity.Token)
+		err := from.Disconnect(ctx, a.identity.Token)
 		if err == nil {
 			a.Logger.Info("disconnected", "name", a.identity.Name)
 			_ = os.Remove(a.File)

@@ -39,7 +39,8 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			startCommand(), runCommand(), devCommand(), statusCommand(), upgradeCommand(), reconcileCommand(),
+			startCommand(), runCommand(), devCommand(), statusCommand(),
+			reloadCommand(), drainCommand(), resumeCommand(), upgradeCommand(), reconcileCommand(), configCommand(),
 			{
 				Name: "version", Usage: "print the version",
 				Action: func(c *cli.Context) error {
@@ -54,6 +55,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	}
 	for _, c := range app.Commands {
 		c.OnUsageError = app.OnUsageError
+		for _, sub := range c.Subcommands {
+			sub.OnUsageError = app.OnUsageError
+		}
 	}
 	err := app.Run(args)
 	switch {
@@ -99,6 +103,29 @@ func onSignals(first, second func()) (stop func()) {
 			case <-signals:
 				act()
 				act = second
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(ended)
+		<-done
+	}
+}
+
+// onSignal calls act for each signal of a kind until the returned stop is called.
+func onSignal(sig os.Signal, act func()) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, sig)
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-signals:
+				act()
 			case <-ended:
 				return
 			}

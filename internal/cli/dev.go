@@ -101,9 +101,10 @@ func devSettings(c *cli.Context, hub *hubtest.Hub, stateDir string) (supervisor.
 	if err != nil {
 		return supervisor.Settings{}, err
 	}
-	return settingsOf(cfg, hclog.New(&hclog.LoggerOptions{
+	settings, _, err := settingsOf(cfg, hclog.New(&hclog.LoggerOptions{
 		Name: "signalman", Level: hclog.LevelFromString(c.String("log-level")), Output: c.App.ErrWriter,
 	}))
+	return settings, err
 }
 
 // showJobs shows one log after another, live, as the hub has it.

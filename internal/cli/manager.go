@@ -31,8 +31,8 @@ func (m serviceManager) stopping(grace time.Duration) {
 	m.tell(states...)
 }
 
-// reloading says that another program is about to go on as this one.
-func (m serviceManager) reloading() { m.tell(systemd.Reloading()) }
+// Reloading implements supervisor.Manager; it also says that another program is about to go on as this one.
+func (m serviceManager) Reloading() { m.tell(systemd.Reloading()) }
 
 func (m serviceManager) tell(states ...string) {
 	if err := systemd.Notify(states...); err != nil {

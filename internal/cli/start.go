@@ -19,6 +19,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/config"
 	"github.com/signalman-ci/signalman/internal/executor/settings"
+	"github.com/signalman-ci/signalman/internal/filewatch"
 	"github.com/signalman-ci/signalman/internal/hostuser"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/job"
@@ -41,6 +42,10 @@ func startCommand() *cli.Command {
 			if c.Bool("check") { // its listener may be killed; what the check makes goes nevertheless
 				signal.Ignore(syscall.SIGPIPE)
 			}
+			watch, err := watchConfigFile(c)
+			if err != nil {
+				return err
+			}
 			cfg, warnings, err := config.Load(c)
 			if err != nil {
 				return err
@@ -50,26 +55,41 @@ func startCommand() *cli.Command {
 				return err
 			}
 			defer closeLog()
-			for _, w := range warnings {
-				logger.Warn(w)
-			}
-			settings, err := settingsOf(cfg, logger)
+			settings, more, err := settingsOf(cfg, logger)
 			if err != nil {
 				return err
 			}
-			warnOfNoEffect(logger, cfg)
-			if err := checkJobUsers(cfg.JobUsers); err != nil {
-				return err
-			}
-			if len(cfg.JobUsers) == 0 {
-				logger.Warn("jobs run with the supervisor's own rights and can read its tokens and each other's files; set job-user to part them")
+			for _, w := range append(warnings, more...) {
+				logger.Warn(w)
 			}
 			if c.Bool("check") {
 				return checkWorkers(c.Context, settings.Agent.Job, c.App.Writer)
 			}
+			settings.Watch = watch
+			settings.Load = func() (supervisor.Settings, []string, error) {
+				cfg, warnings, err := config.Load(c)
+				if err != nil {
+					return supervisor.Settings{}, nil, err
+				}
+				settings, more, err := settingsOf(cfg, logger)
+				return settings, append(warnings, more...), err
+			}
 			return runSupervisor(c.Context, settings)
 		},
 	}
+}
+
+// watchConfigFile begins to watch the config file, before it is read for the first time; nil: there is none.
+func watchConfigFile(c *cli.Context) (*filewatch.Watcher, error) {
+	path := config.Path(c)
+	if path == "" {
+		return nil, nil
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot tell where the config file is: %w", err)
+	}
+	return filewatch.New(filewatch.Options{Files: []string{path}}), nil
 }
 
 // checkJobUsers tells of a mistyped user at the start rather than in the first job.
@@ -80,13 +100,6 @@ func checkJobUsers(names []string) error {
 		}
 	}
 	return nil
-}
-
-// warnOfNoEffect says which settings are taken for compatibility and do nothing yet.
-func warnOfNoEffect(logger hclog.Logger, cfg *config.Config) {
-	if cfg.UploadJobLogs != config.UploadNever {
-		logger.Warn("this setting has no effect in this version", "setting", "upload-job-logs")
-	}
 }
 
 // runSupervisor works until all slots have left, or a second signal comes. After an upgrade this process is another program.
@@ -102,8 +115,13 @@ func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
 		if !errors.Is(err, supervisor.ErrHandedOver) {
 			return err
 		}
-		if !interrupted { // else there is nothing to upgrade for
-			settings.Logger.Error("cannot run the new version; going on with this one", "error", next.exec())
+		if interrupted { // then there is nothing to upgrade for
+			continue
+		}
+		settings.Logger.Error("cannot run the new version; going on with this one", "error", next.exec())
+		if again, _, err := settings.Load(); err == nil { // what was taken up since the start
+			again.CheckUpgrade, again.Manager, again.Load, again.Watch = settings.CheckUpgrade, settings.Manager, settings.Load, settings.Watch
+			settings = again
 		}
 	}
 }
@@ -129,7 +147,7 @@ func runUntilHandedOver(ctx context.Context, settings supervisor.Settings, inter
 	settings.Logger.Info("supervisor started", "version", version.Version, "slots", settings.Slots, "state-dir", settings.StateDir)
 	interrupt := func() {
 		settings.Logger.Info("interrupted; the hub is told, and running jobs have the grace period; a second signal leaves at once")
-		manager.stopping(settings.Agent.Registration.InterruptionGracePeriod)
+		manager.stopping(sup.Current().Agent.Registration.InterruptionGracePeriod)
 		sup.Interrupt()
 	}
 	defer manager.watchdog(ctx, func() { sup.Status() })()
@@ -145,10 +163,11 @@ func runUntilHandedOver(ctx context.Context, settings supervisor.Settings, inter
 			}
 		})()
 		defer cancel()
+		defer onSignal(syscall.SIGHUP, func() { _, _ = sup.Reload() })() // which logs how it went
 		err := sup.Run(ctx)
 		if errors.Is(err, supervisor.ErrHandedOver) {
 			ignoreSignals()
-			manager.reloading()
+			manager.Reloading()
 		}
 		return err
 	})
@@ -181,29 +200,38 @@ func canLogTo(path string) error {
 	return f.Close()
 }
 
-// settingsOf turns what the user sets into what the parts are given.
-func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, error) {
+// settingsOf turns what the user sets into what the parts are given. The warnings are for the operator.
+func settingsOf(cfg *config.Config, logger hclog.Logger) (_ supervisor.Settings, warnings []string, err error) {
 	workers, err := finder(cfg.PluginDirs)
 	if err != nil {
-		return supervisor.Settings{}, err
+		return supervisor.Settings{}, nil, err
 	}
 	if _, err := workers.Find(cfg.Executors.Shell); err != nil {
-		logger.Warn("jobs without containers will fail", "error", err)
+		warnings = append(warnings, fmt.Sprintf("jobs without containers will fail: %v", err))
+	}
+	if cfg.UploadJobLogs != config.UploadNever {
+		warnings = append(warnings, "upload-job-logs has no effect in this version")
+	}
+	if err := checkJobUsers(cfg.JobUsers); err != nil {
+		return supervisor.Settings{}, nil, err
+	}
+	if len(cfg.JobUsers) == 0 {
+		warnings = append(warnings, "jobs run with the supervisor's own rights and can read its tokens and each other's files; set job-user to part them")
 	}
 	client, err := hub.New(hub.Options{Endpoint: cfg.Endpoint, NoHTTPS: cfg.NoHTTPS, UserAgent: "signalman/" + version.Version})
 	if err != nil {
-		return supervisor.Settings{}, err
+		return supervisor.Settings{}, nil, err
 	}
 	hostname, err := os.Hostname()
 	if err != nil {
-		return supervisor.Settings{}, fmt.Errorf("cannot tell the host's name: %w", err)
+		return supervisor.Settings{}, nil, fmt.Errorf("cannot tell the host's name: %w", err)
 	}
 	var env []protocol.EnvVar
 	for _, v := range cfg.EnvVars {
 		env = append(env, protocol.EnvVar{Name: v.Name, Value: v.Value.Reveal()})
 	}
 	return supervisor.Settings{
-		StateDir: cfg.StateDir, Slots: cfg.Concurrency, JobUsers: cfg.JobUsers,
+		Config: cfg, StateDir: cfg.StateDir, Slots: cfg.Concurrency, JobUsers: cfg.JobUsers,
 		ShutdownHook: cfg.Hooks.Shutdown, KeepJobs: cfg.Jobs.Keep, Logger: logger,
 		Floors: admission.Floors{
 			Disk: uint64(cfg.Admission.MinDisk), Memory: uint64(cfg.Admission.MinMemory), Inodes: uint64(cfg.Admission.MinInodes),
@@ -232,7 +260,7 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 				},
 			},
 		},
-	}, nil
+	}, warnings, nil
 }
 
 // composeSettings are those of jobs in containers.

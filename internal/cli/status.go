@@ -68,9 +68,18 @@ func printStatus(c *cli.Context, st admin.Status) error {
 	if st.Interrupted {
 		fmt.Fprintln(c.App.Writer, "interrupted: it takes no more jobs and leaves when the running ones have ended")
 	}
+	if st.Drained {
+		fmt.Fprintln(c.App.Writer, "drained: no jobs are taken until: supervisor resume")
+	}
+	if r := st.LastReload; r != nil && r.Error != "" {
+		fmt.Fprintf(c.App.Writer, "the configuration can't be taken up since %s; the settings of before hold:\n%s\n", r.At.Format(time.DateTime), r.Error)
+	}
 	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "SLOT\tNAME\tSTATE\tFOR\tJOB\tPROBLEM")
 	for _, s := range st.Slots {
+		if s.Pending && s.Problem == "" {
+			s.Problem = "new settings wait for the job's end"
+		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", s.Slot, s.Name, s.State, time.Since(s.Since).Round(time.Second), s.JobID, s.Problem)
 	}
 	return w.Flush()

@@ -10,30 +10,10 @@ import (
 )
 
 // onUpgradeSignal calls upgrade for each SIGUSR2 until the returned stop is called.
-func onUpgradeSignal(upgrade func()) (stop func()) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGUSR2)
-	ended, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-signals:
-				upgrade()
-			case <-ended:
-				return
-			}
-		}
-	}()
-	return func() {
-		signal.Stop(signals)
-		close(ended)
-		<-done
-	}
-}
+func onUpgradeSignal(upgrade func()) (stop func()) { return onSignal(syscall.SIGUSR2, upgrade) }
 
 // ignoreSignals keeps signals from ending the program that follows before it listens to them.
-func ignoreSignals() { signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR2) }
+func ignoreSignals() { signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR2) }
 
 // exec replaces this program. It returns only to say why it can't.
 func (r replacement) exec() error {

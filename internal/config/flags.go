@@ -72,17 +72,35 @@ func Load(c *cli.Context) (*Config, []string, error) {
 	return Parse(s)
 }
 
-// Gather collects what Load parses.
-func Gather(c *cli.Context) (Sources, error) {
+// Path is the path of the config file that Load reads; "" if there is none.
+func Path(c *cli.Context) string {
+	in, _ := configFile(given(c))
+	return in.last()
+}
+
+// configFile finds what names the config file.
+func configFile(s Sources) (in input, origin Origin) {
+	o, _ := optionOf("config-file")
+	in, origin, _ = s.find(o)
+	return in, origin
+}
+
+// given is what the command line and the environment give.
+func given(c *cli.Context) Sources {
 	s := Sources{Flags: map[string][]string{}, LookupEnv: os.LookupEnv, Root: os.Geteuid() == 0}
 	for _, o := range options {
 		if t, ok := c.Generic(o.key).(*flagTexts); ok && len(t.texts) > 0 {
 			s.Flags[o.key] = slices.Clone(t.texts)
 		}
 	}
-	o, _ := optionOf("config-file")
-	in, origin, ok := s.find(o)
-	if !ok || in.last() == "" {
+	return s
+}
+
+// Gather collects what Load parses.
+func Gather(c *cli.Context) (Sources, error) {
+	s := given(c)
+	in, origin := configFile(s)
+	if in.last() == "" {
 		return s, nil
 	}
 	s.Path = in.last()

@@ -22,9 +22,9 @@ const (
 
 // Origin is where the value of a setting comes from.
 type Origin struct {
-	Source Source
+	Source Source `json:"source"`
 	// Where is the flag, the variable, or the file and line; empty for a default.
-	Where string
+	Where string `json:"where,omitempty"`
 }
 
 // named is the origin with the option's key, as errors begin.

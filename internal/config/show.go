@@ -5,10 +5,10 @@ import "strings"
 // Setting is one option's value for people to read.
 type Setting struct {
 	// Key is the flag's name; with a dot it is a key in a table of the file.
-	Key string
+	Key string `json:"key"`
 	// Value is written as in the file; secrets are hidden.
-	Value  string
-	Origin Origin
+	Value  string `json:"value"`
+	Origin Origin `json:"origin"`
 }
 
 // Settings lists all options, with where their values come from.

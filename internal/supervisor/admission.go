@@ -5,20 +5,26 @@ import (
 	"os"
 
 	"github.com/signalman-ci/signalman/internal/admission"
+	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/hostuser"
 	"github.com/signalman-ci/signalman/internal/job"
 )
 
 // newChecker makes the one checker of all slots: of the state folder, which has the jobs' own folders and their TMPDIR, and of
 // /tmp, which jobs write to by name.
-func (s *Supervisor) newChecker() *admission.Checker {
-	return admission.New(s.Floors, append([]string{s.dir.Path}, existing("/tmp")...), s.AdmissionChecks...)
+func newChecker(dir *StateDir, s Settings) *admission.Checker {
+	return admission.New(s.Floors, append([]string{dir.Path}, existing("/tmp")...), s.AdmissionChecks...)
 }
 
-// admit asks for the room that a slot's jobs need.
+// admit asks for the room that a slot's jobs need, unless no jobs are wanted. It needs mu.
 func (s *Supervisor) admit(j job.Settings) func(context.Context) error {
-	home := existing(homeOf(j))
-	return func(ctx context.Context) error { return s.checker.Check(ctx, home...) }
+	home, checker := existing(homeOf(j)), s.checker
+	return func(ctx context.Context) error {
+		if s.drained.Load() {
+			return agent.ErrDrained
+		}
+		return checker.Check(ctx, home...)
+	}
 }
 
 // homeOf is the home that a slot's jobs on the host have; "" if there is none.

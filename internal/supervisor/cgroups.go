@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,41 +23,39 @@ const (
 	trialID = "signalman-trial"
 )
 
-// openCgroups finds the cgroups that jobs can have. Without any jobs run nevertheless, unless they have limits: a job that could
+// withCgroups fills in the cgroups that jobs can have. Without any jobs run nevertheless, unless they have limits: a job that could
 // take all of a shared host is not to be had by mistake.
-func (s *Supervisor) openCgroups() {
-	j := &s.Agent.Job
-	host, err := cgroup.Open(s.dir.InstanceID)
-	if err == nil {
-		j.Cgroups = host
+func (s *Supervisor) withCgroups(set Settings) Settings {
+	j := &set.Agent.Job
+	err := s.noCgroups
+	if s.cgroups != nil {
+		j.Cgroups = s.cgroups
 		if systemd.Booted() {
-			host.LimitInScopesOnly()
+			s.cgroups.LimitInScopesOnly()
 			j.StartScope = s.startScope
 		}
-		err = s.tryCgroups()
+		err = s.tryCgroups(set)
 	}
 	switch {
 	case j.Limits != (protocol.Limits{}):
 		if err != nil {
-			s.Logger.Error("the limits of jobs can't be set; no job is taken", "reason", err)
+			set.Logger.Error("the limits of jobs can't be set; no job is taken", "reason", err)
 		}
-		s.AdmissionChecks = append(s.AdmissionChecks, s.limitsCheck(err))
+		set.AdmissionChecks = append(slices.Clone(set.AdmissionChecks), s.limitsCheck(set, err))
 	case err != nil:
-		if host != nil {
-			host.Close()
-		}
 		j.Cgroups = nil // else they would fail
-		s.Logger.Warn("jobs have no cgroups; what hides from a dead worker is found by its environment only", "reason", err)
+		set.Logger.Warn("jobs have no cgroups; what hides from a dead worker is found by its environment only", "reason", err)
 	}
+	return set
 }
 
 // limitsCheck tells why no job is to be taken, as the limits can't be set. It tries them again now and then. It isn't safe for
 // concurrent use.
-func (s *Supervisor) limitsCheck(err error) func() error {
+func (s *Supervisor) limitsCheck(set Settings, err error) func() error {
 	tried := time.Now()
 	return func() error {
-		if s.Agent.Job.Cgroups != nil && time.Since(tried) >= trialInterval {
-			err = s.tryCgroups()
+		if set.Agent.Job.Cgroups != nil && time.Since(tried) >= trialInterval {
+			err = s.tryCgroups(set)
 			tried = time.Now()
 		}
 		if err != nil {
@@ -67,8 +66,8 @@ func (s *Supervisor) limitsCheck(err error) func() error {
 }
 
 // tryCgroups finds out whether jobs can have scopes, which not all services have the right to, and whether their limits can be set.
-func (s *Supervisor) tryCgroups() error {
-	j := &s.Agent.Job
+func (s *Supervisor) tryCgroups(set Settings) error {
+	j := set.Agent.Job
 	ctx, cancel := context.WithTimeout(context.Background(), trialLimit)
 	defer cancel()
 	if j.StartScope == nil {
@@ -83,7 +82,7 @@ func (s *Supervisor) tryCgroups() error {
 		return err
 	}
 	if s.scopes.Swap(false) || !s.noScopes.Swap(true) { // said once
-		s.Logger.Warn("jobs have no scopes of their own and stay in the service's cgroup", "reason", noScope)
+		set.Logger.Warn("jobs have no scopes of their own and stay in the service's cgroup", "reason", noScope)
 	}
 	if err := tryGroup(ctx, j.Cgroups, j.Limits); err != nil {
 		return fmt.Errorf("%w; %w", err, noScope)

@@ -78,7 +78,7 @@ func checkWorker(ctx context.Context, launch pluginhost.Launch) ([]protocol.Chec
 
 // tellLacks says in the log what this host lacks for jobs. That ends nothing: an engine may come up later.
 func (s *Supervisor) tellLacks(ctx context.Context) {
-	settings := s.Agent.Job
+	settings := s.Current().Agent.Job
 	settings.RunDir = s.runDir
 	lacks, err := CheckWorkers(ctx, settings, "")
 	if ctx.Err() != nil {

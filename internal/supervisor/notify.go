@@ -17,9 +17,11 @@ const readyLimit = 10 * time.Second
 
 // Manager is what has started the supervisor and wants to know how it does, such as systemd. Its methods are called one at a time.
 type Manager interface {
-	// Ready is called once: when each slot has its registration, new or of before, and has synced with it; or after a bound
-	// time. It isn't called if no slot can ever register.
+	// Ready is called when each slot has its registration, new or of before, and has synced with it; or after a bound
+	// time. It isn't called if no slot can ever register. After a reload it is called again.
 	Ready()
+	// Reloading is called when other settings are about to be taken up; Ready follows.
+	Reloading()
 	// Status tells in one line what the slots do, each time that changes.
 	Status(line string)
 }
@@ -28,28 +30,59 @@ type Manager interface {
 func (s *Supervisor) tellManager(ctx context.Context) {
 	bound := time.NewTimer(readyLimit)
 	defer bound.Stop()
-	ready, told := false, ""
+	told := ""
 	for {
 		st := s.Status()
 		if line := statusLine(st.Slots); line != told {
-			s.Manager.Status(line)
+			s.tell(func(m Manager) { m.Status(line) })
 			told = line
 		}
-		if !ready && !slices.ContainsFunc(st.Slots, func(a agent.Status) bool { return a.State == agent.Registering }) {
-			s.Manager.Ready()
-			ready = true
+		if !slices.ContainsFunc(st.Slots, func(a agent.Status) bool { return a.State == agent.Registering }) {
+			s.tellReady()
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.changed:
 		case <-bound.C:
-			if !ready {
+			if s.tellReady() {
 				s.Logger.Warn("not every slot is registered yet; going on with the start")
-				s.Manager.Ready()
-				ready = true
 			}
 		}
+	}
+}
+
+// tell is for one call of the manager at a time.
+func (s *Supervisor) tell(what func(Manager)) {
+	s.managing.Lock()
+	defer s.managing.Unlock()
+	what(s.Manager)
+}
+
+// tellReady tells the manager once, and whether this was the time.
+func (s *Supervisor) tellReady() (first bool) {
+	s.tell(func(m Manager) {
+		if first = !s.ready; first {
+			m.Ready()
+			s.ready = true
+		}
+	})
+	return first
+}
+
+// tellReloading tells the manager that a reload begins, if it was told that the supervisor is ready; done tells that it is over.
+func (s *Supervisor) tellReloading() (done func()) {
+	if s.Manager == nil {
+		return func() {}
+	}
+	s.managing.Lock()
+	if !s.ready {
+		return s.managing.Unlock
+	}
+	s.Manager.Reloading()
+	return func() {
+		defer s.managing.Unlock()
+		s.Manager.Ready()
 	}
 }
 

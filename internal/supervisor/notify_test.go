@@ -14,6 +14,7 @@ import (
 type listener chan string
 
 func (l listener) Ready()             { l <- "READY" }
+func (l listener) Reloading()         { l <- "RELOADING" }
 func (l listener) Status(line string) { l <- line }
 
 // hears waits for what the manager is told next, but for what was said before.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/google/uuid"
@@ -88,6 +89,30 @@ func (s *StateDir) leftFile() string { return filepath.Join(s.Path, "left.json")
 // AgentFile is where a slot keeps its registration.
 func (s *StateDir) AgentFile(slot int) string {
 	return filepath.Join(s.Path, "agents", fmt.Sprintf("%d.json", slot))
+}
+
+// drainedFile is there while an operator wants no jobs taken.
+func (s *StateDir) drainedFile() string { return filepath.Join(s.Path, "drained") }
+
+func (s *StateDir) drained() bool {
+	_, err := os.Stat(s.drainedFile())
+	return err == nil
+}
+
+// keepDrained keeps over restarts whether jobs are taken.
+func (s *StateDir) keepDrained(drained bool) error {
+	if drained {
+		return jobdir.WriteFile(s.drainedFile(), []byte(time.Now().Format(time.RFC3339)+"\n"))
+	}
+	if err := os.Remove(s.drainedFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// share lets other users (job-user) pass through the folder to what is theirs.
+func (s *StateDir) share() error {
+	return errors.Join(os.Chmod(s.Path, 0o711), os.Chmod(s.JobsDir(), 0o711))
 }
 
 // Home gives a slot's own home folder, and makes it.

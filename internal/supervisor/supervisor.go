@@ -21,6 +21,9 @@ import (
 	"github.com/signalman-ci/signalman/internal/admin"
 	"github.com/signalman-ci/signalman/internal/admission"
 	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/cgroup"
+	"github.com/signalman-ci/signalman/internal/config"
+	"github.com/signalman-ci/signalman/internal/filewatch"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
@@ -37,7 +40,7 @@ const (
 	hookLimit = 5 * time.Minute
 )
 
-// Settings are what a supervisor is given.
+// Settings are what a supervisor is given. A reload can change all but StateDir, CheckUpgrade, Load, Watch, Manager and Logger.
 type Settings struct {
 	StateDir string
 	// Slots is how many jobs may run side by side.
@@ -57,6 +60,11 @@ type Settings struct {
 	// CheckUpgrade lets the binary that would take this one's place check whether it could, and tells its version; nil: there is no
 	// such way.
 	CheckUpgrade func(ctx context.Context) (version string, err error)
+	// Config is what the user has set, which the rest follows from. Load reads it anew, and gives with it what the user should know of;
+	// nil: there is nothing to read. Watch, if set, tells when there is something new to read.
+	Config *config.Config
+	Load   func() (next Settings, warnings []string, err error)
+	Watch  *filewatch.Watcher
 	// Manager, if set, is told how the supervisor does.
 	Manager Manager
 	Logger  hclog.Logger
@@ -64,12 +72,14 @@ type Settings struct {
 
 // Supervisor runs the slots of one state folder. Run is called once; the other methods are safe for concurrent use.
 type Supervisor struct {
-	Settings
-	dir     *StateDir
-	checker *admission.Checker
-	runDir  string
-	admin   *admin.Server
-	began   time.Time
+	Settings  // mu
+	dir       *StateDir
+	checker   *admission.Checker // mu
+	cgroups   *cgroup.Host       // nil if there can't be any; then noCgroups says why
+	noCgroups error
+	runDir    string
+	admin     *admin.Server
+	began     time.Time
 	// changed asks for the manager to be told.
 	changed chan struct{}
 
@@ -77,10 +87,20 @@ type Supervisor struct {
 	scopes, noScopes atomic.Bool
 
 	reconciling sync.Mutex
-	reconciler  *reconcile.Reconciler
+	reconciler  *reconcile.Reconciler // mu
+
+	drained atomic.Bool
+	// startedWith is the configuration of the start, which some settings are kept from; reloading holds while another one is taken up.
+	startedWith *config.Config
+	reloading   sync.Mutex
+
+	managing sync.Mutex
+	ready    bool // the manager was told
 
 	mu          sync.Mutex
-	agents      []*agent.Agent
+	slots       *slots
+	launch      func(*slot) // nil while Run hasn't begun the slots; it needs mu
+	lastReload  *admin.Reload
 	interrupted bool
 	upgrading   bool // an upgrade is checked, or has begun
 	handedOver  bool
@@ -95,7 +115,7 @@ func Open(s Settings) (_ *Supervisor, err error) {
 	if err != nil {
 		return nil, err
 	}
-	sup := &Supervisor{Settings: s, dir: dir, began: time.Now(), changed: make(chan struct{}, 1)}
+	sup := &Supervisor{dir: dir, began: time.Now(), changed: make(chan struct{}, 1), slots: newSlots(), startedWith: s.Config}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, dir.Close())
@@ -104,8 +124,16 @@ func Open(s Settings) (_ *Supervisor, err error) {
 	if sup.runDir, err = makeRunDir(dir.Path); err != nil {
 		return nil, err
 	}
-	sup.openCgroups()
-	sup.checker = sup.newChecker()
+	if sup.cgroups, sup.noCgroups = cgroup.Open(dir.InstanceID); sup.cgroups != nil {
+		defer func() {
+			if err != nil {
+				sup.cgroups.Close()
+			}
+		}()
+	}
+	sup.drained.Store(dir.drained())
+	sup.Settings = sup.withCgroups(s)
+	sup.checker = newChecker(dir, sup.Settings)
 	sup.reconciler = newReconciler(dir, sup.runDir, sup.Agent.Job, s.Logger)
 	if sup.admin, err = admin.Listen(filepath.Join(sup.runDir, admin.SocketName), sup); err != nil {
 		return nil, err
@@ -116,8 +144,8 @@ func Open(s Settings) (_ *Supervisor, err error) {
 // Close gives the state folder up.
 func (s *Supervisor) Close() error {
 	err := s.admin.Close()
-	if s.Agent.Job.Cgroups != nil {
-		s.Agent.Job.Cgroups.Close()
+	if s.cgroups != nil {
+		s.cgroups.Close()
 	}
 	_ = os.Remove(s.runDir) // if no worker's socket is left in it
 	return errors.Join(err, s.dir.Close())
@@ -133,20 +161,12 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := pluginhost.EndStrays(s.runDir, sockets(unfinished)); err != nil {
 		s.Logger.Error("cannot remove what is left of workers that nobody knows", "error", err)
 	}
-	agents, err := s.makeAgents(unfinished)
+	made, err := s.makeSlots(unfinished)
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.agents = agents
-	interrupted, handedOver := s.interrupted, s.handedOver
-	s.mu.Unlock()
-	if interrupted {
-		s.Interrupt()
-	}
-	if handedOver {
-		s.handOver()
-	}
+	var slots sync.WaitGroup
+	s.begin(made, func(added *slot) { slots.Go(func() { s.runSlot(ctx, added) }) })
 
 	background, stopBackground := context.WithCancel(ctx)
 	var rest sync.WaitGroup
@@ -155,45 +175,80 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if s.Manager != nil {
 		rest.Go(func() { s.tellManager(background) })
 	}
+	if s.Load != nil && s.Watch != nil {
+		rest.Go(func() { s.watchConfig(background) })
+	}
 	for _, folders := range unfinished {
 		for _, folder := range folders[:len(folders)-1] {
 			rest.Go(func() { s.endOrphan(background, folder) })
 		}
 	}
-	reason, err := s.runSlots(ctx, agents)
+	<-s.slots.gone
+	slots.Wait()
 	stopBackground()
 	rest.Wait()
-	if err != nil || ctx.Err() != nil {
+	if err := s.slots.failure(); err != nil || ctx.Err() != nil {
 		return err
 	}
-	if reason == agent.HandedOver {
+	if s.slots.last == agent.HandedOver {
+		s.noteLeft(s.slots.left())
 		return ErrHandedOver
 	}
-	s.shutdownHook(ctx, reason)
+	s.shutdownHook(ctx, s.slots.last)
 	return nil
 }
 
-// makeAgents makes the configured slots, and those that are no longer configured but hold a job: these only see it to its end.
-func (s *Supervisor) makeAgents(unfinished map[int][]*jobdir.Folder) ([]*agent.Agent, error) {
-	var agents []*agent.Agent
+// begin starts the slots; launch starts one that is counted already.
+func (s *Supervisor) begin(made []*slot, launch func(*slot)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.launch = launch
+	for _, added := range made { // all are counted before one can end
+		s.slots.add(added)
+	}
+	for _, added := range made {
+		launch(added)
+	}
+	if s.interrupted {
+		s.interruptSlots()
+	}
+	if s.handedOver {
+		s.handOver()
+	}
+}
+
+// runSlot runs a slot to its end.
+func (s *Supervisor) runSlot(ctx context.Context, a *slot) {
+	reason, err := a.Run(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil && len(s.slots.all) > 1 { // else it is the supervisor's own error
+		s.Logger.Error("a slot can't work", "slot", a.Slot, "error", err)
+	}
+	s.slots.end(a, reason, err)
+}
+
+// makeSlots makes the configured slots, and those that are no longer configured but hold a job: these only see it to its end.
+func (s *Supervisor) makeSlots(unfinished map[int][]*jobdir.Folder) ([]*slot, error) {
+	var made []*slot
 	left := s.takeLeft()
-	for slot := 1; slot <= s.Slots; slot++ {
-		if left[slot] && len(unfinished[slot]) == 0 {
+	for number := 1; number <= s.Slots; number++ {
+		if left[number] && len(unfinished[number]) == 0 {
 			continue
 		}
-		settings, err := s.agentSettings(slot)
+		settings, err := s.agentSettings(number)
 		if err != nil {
 			return nil, err
 		}
-		agents = append(agents, agent.New(settings, newest(unfinished[slot])))
+		made = append(made, &slot{Agent: agent.New(settings, newest(unfinished[number]))})
 	}
-	for _, slot := range slices.Sorted(maps.Keys(unfinished)) {
-		if slot <= s.Slots {
+	for _, number := range slices.Sorted(maps.Keys(unfinished)) {
+		if number <= s.Slots {
 			continue
 		}
-		folder := newest(unfinished[slot])
-		s.Logger.Warn("a slot that is no longer configured holds a job; it leaves when that has ended", "slot", slot, "job", folder.ID())
-		settings, err := s.agentSettings(slot)
+		folder := newest(unfinished[number])
+		s.Logger.Warn("a slot that is no longer configured holds a job; it leaves when that has ended", "slot", number, "job", folder.ID())
+		settings, err := s.agentSettings(number)
 		if err == nil && settings.Job.User == "" && len(s.JobUsers) > 0 && folder.State().Worker == nil {
 			// It has not begun, and is not to run as the supervisor's own user.
 			err = folder.Update(func(st *jobdir.State) { st.StopRequested = true })
@@ -203,48 +258,9 @@ func (s *Supervisor) makeAgents(unfinished map[int][]*jobdir.Folder) ([]*agent.A
 			continue
 		}
 		settings.Drain = true
-		agents = append(agents, agent.New(settings, folder))
+		made = append(made, &slot{Agent: agent.New(settings, folder), retired: true})
 	}
-	return agents, nil
-}
-
-// runSlots runs all slots and tells why the last one left. The error is that of a slot, if none could register.
-func (s *Supervisor) runSlots(ctx context.Context, agents []*agent.Agent) (agent.Reason, error) {
-	var (
-		wg     sync.WaitGroup
-		mu     sync.Mutex
-		last   agent.Reason
-		failed []error
-		left   []int
-	)
-	for _, a := range agents {
-		wg.Go(func() {
-			reason, err := a.Run(ctx)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil {
-				if len(agents) > 1 { // else it is the supervisor's own error
-					s.Logger.Error("a slot can't work", "slot", a.Slot, "error", err)
-				}
-				failed = append(failed, err)
-				return
-			}
-			if reason != agent.HandedOver {
-				left = append(left, a.Slot)
-			}
-			if last != agent.HandedOver { // else a slot is there still
-				last = reason
-			}
-		})
-	}
-	wg.Wait()
-	if len(failed) == len(agents) {
-		return "", failed[0]
-	}
-	if last == agent.HandedOver {
-		s.noteLeft(left)
-	}
-	return last, nil
+	return made, nil
 }
 
 // Interrupt begins the end: no more jobs, and the running ones have the grace period.
@@ -252,9 +268,21 @@ func (s *Supervisor) Interrupt() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.interrupted = true
-	for _, a := range s.agents {
+	s.interruptSlots()
+}
+
+// interruptSlots needs mu.
+func (s *Supervisor) interruptSlots() {
+	for _, a := range s.slots.all {
 		a.Interrupt()
 	}
+}
+
+// Current gives the settings that hold now.
+func (s *Supervisor) Current() Settings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Settings
 }
 
 // Interrupted tells whether Interrupt was called.
@@ -270,10 +298,13 @@ func (s *Supervisor) Status() admin.Status {
 	defer s.mu.Unlock()
 	st := admin.Status{
 		Version: version.Version, PID: os.Getpid(), StateDir: s.dir.Path, InstanceID: s.dir.InstanceID,
-		Since: s.began, Interrupted: s.interrupted, Slots: []agent.Status{},
+		Since: s.began, Interrupted: s.interrupted, Drained: s.drained.Load(), LastReload: s.lastReload, Slots: []agent.Status{},
 		Goroutines: runtime.NumGoroutine(), OpenFiles: process.OpenFiles(),
 	}
-	for _, a := range s.agents {
+	for _, a := range s.slots.all {
+		if a.retired && a.ended {
+			continue
+		}
 		st.Slots = append(st.Slots, a.Status())
 	}
 	return st
@@ -328,7 +359,9 @@ func newest(folders []*jobdir.Folder) *jobdir.Folder {
 func (s *Supervisor) endOrphan(ctx context.Context, folder *jobdir.Folder) {
 	log := s.Logger.With("job", folder.ID())
 	log.Warn("a job that its slot has no more is stopped")
+	s.mu.Lock()
 	settings, err := s.agentSettings(folder.State().Slot)
+	s.mu.Unlock()
 	if err == nil {
 		stop := make(chan struct{})
 		close(stop)
@@ -344,7 +377,7 @@ func (s *Supervisor) endOrphan(ctx context.Context, folder *jobdir.Folder) {
 	}
 }
 
-// agentSettings fills in what is a slot's own.
+// agentSettings fills in what is a slot's own. It needs mu.
 func (s *Supervisor) agentSettings(slot int) (agent.Settings, error) {
 	a := s.Agent
 	a.Slot, a.Logger, a.Changed = slot, s.Logger, s.noteChange
@@ -381,12 +414,13 @@ func (s *Supervisor) jobUser(slot int) string {
 // shutdownHook runs the hook; it often powers the machine off.
 func (s *Supervisor) shutdownHook(ctx context.Context, reason agent.Reason) {
 	s.Logger.Info("all slots have left", "reason", reason)
-	if s.ShutdownHook == "" {
+	hook := s.Current().ShutdownHook
+	if hook == "" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", s.ShutdownHook)
+	cmd := exec.CommandContext(ctx, "bash", hook)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // what speaks for the supervisor is not the hook's
 		return strings.HasPrefix(v, "SEMAPHORE_AGENT_TOKEN=") || strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
 	})
@@ -394,8 +428,8 @@ func (s *Supervisor) shutdownHook(ctx context.Context, reason agent.Reason) {
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // that is of a child in the background, which may go on
-		s.Logger.Error("the shutdown hook failed", "hook", s.ShutdownHook, "error", err, "output", string(out))
+		s.Logger.Error("the shutdown hook failed", "hook", hook, "error", err, "output", string(out))
 		return
 	}
-	s.Logger.Info("the shutdown hook has run", "hook", s.ShutdownHook, "output", string(out))
+	s.Logger.Info("the shutdown hook has run", "hook", hook, "output", string(out))
 }

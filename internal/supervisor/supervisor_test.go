@@ -190,7 +190,7 @@ func TestSlotsThatShrinkAreDrained(t *testing.T) {
 			sup, _ := open(t, Settings{Slots: 2, JobUsers: users})
 			folder, err := jobdir.Create(sup.dir.JobsDir(), "held", 3)
 			require.NoError(t, err)
-			agents, err := sup.makeAgents(map[int][]*jobdir.Folder{3: {folder}})
+			agents, err := sup.makeSlots(map[int][]*jobdir.Folder{3: {folder}})
 			require.NoError(t, err)
 			require.Len(t, agents, 3)
 			assert.Equal(t, []bool{false, false, true}, []bool{agents[0].Drain, agents[1].Drain, agents[2].Drain})

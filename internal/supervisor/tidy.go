@@ -21,7 +21,7 @@ func (s *Supervisor) tidy(ctx context.Context) {
 	tick := time.NewTicker(tidyInterval)
 	defer tick.Stop()
 	for {
-		if err := jobdir.Sweep(s.dir.JobsDir(), s.KeepJobs); err != nil {
+		if err := jobdir.Sweep(s.dir.JobsDir(), s.Current().KeepJobs); err != nil {
 			s.Logger.Error("cannot remove old job folders", "error", err)
 		}
 		s.Reconcile(ctx, false)
@@ -37,10 +37,13 @@ func (s *Supervisor) tidy(ctx context.Context) {
 func (s *Supervisor) Reconcile(ctx context.Context, dryRun bool) []reconcile.Leftover {
 	s.reconciling.Lock()
 	defer s.reconciling.Unlock()
+	s.mu.Lock()
+	reconciler := s.reconciler
+	s.mu.Unlock()
 	if dryRun {
-		return s.reconciler.Find(ctx)
+		return reconciler.Find(ctx)
 	}
-	return s.reconciler.Run(ctx)
+	return reconciler.Run(ctx)
 }
 
 func newReconciler(dir *StateDir, runDir string, settings job.Settings, logger hclog.Logger) *reconcile.Reconciler {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 )
 
 // ErrHandedOver says that registrations and jobs are left to the supervisor that takes this one's place.
@@ -16,6 +17,9 @@ func (s *Supervisor) Upgrade(ctx context.Context) (version string, err error) {
 		return "", err
 	}
 	version, err = s.CheckUpgrade(ctx)
+	if err == nil {
+		err = s.sameStateDir()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -48,9 +52,24 @@ func (s *Supervisor) beginUpgrade() error {
 	return nil
 }
 
-// handOver needs mu to be held, or no one else to know of the agents.
+// sameStateDir makes sure that the next supervisor finds this one's jobs.
+func (s *Supervisor) sameStateDir() error {
+	if s.Load == nil {
+		return nil
+	}
+	next, _, err := s.Load()
+	if err != nil {
+		return err
+	}
+	if path, err := filepath.Abs(next.StateDir); err != nil || path != s.dir.Path {
+		return fmt.Errorf("state-dir is %s now, and the jobs of this supervisor are in %s: drain it, stop it and start the new one", next.StateDir, s.dir.Path)
+	}
+	return nil
+}
+
+// handOver needs mu.
 func (s *Supervisor) handOver() {
-	for _, a := range s.agents {
+	for _, a := range s.slots.all {
 		a.HandOver()
 	}
 }

@@ -76,8 +76,8 @@ func TestJobsWaitForDiskSpace(t *testing.T) {
 	for range 4 {
 		ids = append(ids, h.submit(hubtest.Request{Commands: []string{"echo more"}}))
 	}
-	s.saysOnce("no room for another job", "only 0 B of disk free at "+h.path("state"), "slot=1")
-	s.saysOnce("no room for another job", "slot=2")
+	s.saysOnce("asking for no more jobs", "only 0 B of disk free at "+h.path("state"), "slot=1")
+	s.saysOnce("asking for no more jobs", "slot=2")
 	for _, id := range ids {
 		job, _ := h.hub.Job(id)
 		assert.Equal(t, hubtest.JobQueued, job.State)
@@ -87,7 +87,7 @@ func TestJobsWaitForDiskSpace(t *testing.T) {
 		assert.Equal(t, hub.ResultPassed, h.finished(id).Result)
 		h.delivered(id)
 	}
-	s.saysOnce("there is room for jobs again", "slot=1")
+	s.saysOnce("asking for jobs again", "slot=1")
 }
 
 // The supervisor starts on a full disk, waits for room, with a registration and without, and can be told to leave.
@@ -100,7 +100,7 @@ func TestStartOnAFullDisk(t *testing.T) {
 	first.kill()
 	for range 2 { // the first leaves in good order, and with it the registration
 		s := h.start()
-		s.says("no room for another job")
+		s.says("asking for no more jobs")
 		h.paused()
 		s.signal(syscall.SIGTERM)
 		assert.Zero(t, s.exit())
