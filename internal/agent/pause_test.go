@@ -23,13 +23,17 @@ import (
 
 // gate admits jobs while it is open.
 type gate struct {
-	shut  atomic.Bool
-	looks atomic.Int64
+	shut    atomic.Bool
+	looks   atomic.Int64
+	refusal error // nil: a full disk
 }
 
 func (g *gate) admit(context.Context) error {
 	g.looks.Add(1)
-	if g.shut.Load() {
+	switch {
+	case g.shut.Load() && g.refusal != nil:
+		return g.refusal
+	case g.shut.Load():
 		return errors.New("only 12 MiB of disk free at /state")
 	}
 	return nil

@@ -64,8 +64,7 @@ func (s *Supervisor) reload() (changes []config.Change, warnings []string, err e
 	if before.Config != nil && next.Config != nil {
 		changes = diff(s.startedWith, before.Config, next.Config)
 	}
-	next.StateDir, next.CheckUpgrade, next.Load, next.Watch = before.StateDir, before.CheckUpgrade, before.Load, before.Watch
-	next.Manager, next.Logger, next.Agent.Limits = before.Manager, before.Logger, before.Agent.Limits
+	next.Logger, next.Agent.Limits = before.Logger, before.Agent.Limits
 	return changes, warnings, s.apply(s.withCgroups(next))
 }
 
@@ -100,7 +99,9 @@ func (s *Supervisor) apply(next Settings) error {
 			return err
 		}
 	}
-	s.Settings, s.checker = next, newChecker(s.dir, next)
+	s.Config, s.Slots, s.JobUsers, s.Agent, s.ShutdownHook = next.Config, next.Slots, next.JobUsers, next.Agent, next.ShutdownHook
+	s.Floors, s.AdmissionChecks, s.KeepJobs = next.Floors, next.AdmissionChecks, next.KeepJobs
+	s.checker = newChecker(s.dir, next)
 	s.reconciler = newReconciler(s.dir, s.runDir, s.Agent.Job, s.Logger)
 	for number := 1; number <= max(next.Slots, s.slots.highest()); number++ {
 		if err := s.renewSlot(number); err != nil { // this one goes on as it was

@@ -40,7 +40,7 @@ const (
 	hookLimit = 5 * time.Minute
 )
 
-// Settings are what a supervisor is given. A reload can change all but StateDir, CheckUpgrade, Load, Watch, Manager and Logger.
+// Settings are what a supervisor is given. A reload changes all but StateDir, CheckUpgrade, Load, Watch, Manager and Logger.
 type Settings struct {
 	StateDir string
 	// Slots is how many jobs may run side by side.
