@@ -17,7 +17,7 @@ func configCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "config",
 		Usage: "check a config file, show the settings, or import the existing agent's file",
-		Action: func(c *cli.Context) error {
+		Action: func(*cli.Context) error {
 			return errors.New("config takes one of check, show and import; see: supervisor config --help")
 		},
 		Subcommands: []*cli.Command{

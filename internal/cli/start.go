@@ -62,6 +62,9 @@ func startCommand() *cli.Command {
 			for _, w := range append(warnings, more...) {
 				logger.Warn(w)
 			}
+			if len(cfg.JobUsers) == 0 { // which a reload doesn't repeat
+				logger.Warn("jobs run with the supervisor's own rights and can read its tokens and each other's files; set job-user to part them")
+			}
 			if c.Bool("check") {
 				return checkWorkers(c.Context, settings.Agent.Job, c.App.Writer)
 			}
@@ -214,9 +217,6 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (_ supervisor.Settings,
 	}
 	if err := checkJobUsers(cfg.JobUsers); err != nil {
 		return supervisor.Settings{}, nil, err
-	}
-	if len(cfg.JobUsers) == 0 {
-		warnings = append(warnings, "jobs run with the supervisor's own rights and can read its tokens and each other's files; set job-user to part them")
 	}
 	client, err := hub.New(hub.Options{Endpoint: cfg.Endpoint, NoHTTPS: cfg.NoHTTPS, UserAgent: "signalman/" + version.Version})
 	if err != nil {

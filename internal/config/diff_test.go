@@ -1,6 +1,8 @@
 package config
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -119,4 +121,19 @@ func TestImportOfWhatIsNoAgentsFile(t *testing.T) {
 	}
 	_, _, err := Import("a.yaml", make([]byte, largestFile+1))
 	require.ErrorContains(t, err, "larger")
+}
+
+// The table in docs/reload.md names what isn't applied from the next job.
+func TestReloadIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/reload.md")
+	require.NoError(t, err)
+	for when, begin := range map[When]string{Now: "| applied now |", NewRegistration: "| needs a new registration |", Restart: "| needs a restart |"} {
+		var keys []string
+		for _, o := range options {
+			if o.takenUp() == when && o.in&inFile != 0 && o.key != "config-file" {
+				keys = append(keys, "`"+o.key+"`")
+			}
+		}
+		assert.Contains(t, string(page), begin+" "+strings.Join(keys, ", ")+" |\n")
+	}
 }

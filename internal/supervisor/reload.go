@@ -115,13 +115,13 @@ func (s *Supervisor) apply(next Settings) error {
 // renewSlot needs mu.
 func (s *Supervisor) renewSlot(number int) error {
 	known, wanted := s.slots.find(number), number <= s.Slots
-	if known != nil && known.ended && !(wanted && known.comesBack()) {
-		if !wanted {
-			s.slots.forget(number)
-		}
+	switch {
+	case known == nil && !wanted:
 		return nil
-	}
-	if known == nil && !wanted {
+	case known != nil && known.ended && !wanted:
+		s.slots.forget(number)
+		return nil
+	case known != nil && known.ended && !known.comesBack():
 		return nil
 	}
 	settings, err := s.agentSettings(number)

@@ -112,7 +112,8 @@ func (s *StateDir) keepDrained(drained bool) error {
 
 // share lets other users (job-user) pass through the folder to what is theirs.
 func (s *StateDir) share() error {
-	return errors.Join(os.Chmod(s.Path, 0o711), os.Chmod(s.JobsDir(), 0o711))
+	const passable fs.FileMode = 0o711
+	return errors.Join(os.Chmod(s.Path, passable), os.Chmod(s.JobsDir(), passable))
 }
 
 // Home gives a slot's own home folder, and makes it.
