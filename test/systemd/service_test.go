@@ -252,3 +252,39 @@ func TestWatchdog(t *testing.T) {
 	m.open("gate")
 	assert.Equal(t, hub.ResultPassed, m.finished(id).Result)
 }
+
+// A reload is one to systemd too: the same process, no restart, and a mistake in the file is in the journal. Drained, the service is up and
+// says so.
+func TestReloadAndDrain(t *testing.T) {
+	t.Parallel()
+	m := boot(t, unified)
+	m.start()
+	pid := m.property(service, "MainPID")
+	id := m.submit("echo here", untilOpen("gate"))
+	m.output(id, "here\n")
+	m.configure("concurrency = 2\n")
+	m.run("systemctl", "reload", service)
+	m.eventually("there are two slots", func() bool {
+		return m.property(service, "StatusText") == "1 running-job, 1 waiting-for-jobs"
+	})
+	m.write("agent.toml", strings.ReplaceAll(m.read("agent.toml"), "concurrency = 2", "concurrency = 0"))
+	_, err := m.try("systemctl", "reload", service)
+	require.Error(t, err)
+	m.eventually("the journal says what is wrong", func() bool {
+		return strings.Contains(m.journal(service), `/etc/signalman/agent.toml:`) && strings.Contains(m.journal(service), `concurrency: "0" is not allowed`)
+	})
+	m.write("agent.toml", strings.ReplaceAll(m.read("agent.toml"), "concurrency = 0", "concurrency = 2"))
+	m.run("/usr/lib/signalman/supervisor", "drain")
+	m.open("gate")
+	assert.Equal(t, hub.ResultPassed, m.finished(id).Result)
+	m.eventually("the status says that it is drained", func() bool {
+		return strings.HasPrefix(m.property(service, "StatusText"), "2 drained; slot 1: drained: no jobs are taken until someone calls")
+	})
+	assert.Equal(t, "active", m.property(service, "ActiveState"))
+	assert.Equal(t, pid, m.property(service, "MainPID"))
+	assert.Equal(t, "0", m.property(service, "NRestarts"))
+	m.run("systemctl", "restart", service)
+	m.eventually("it is still drained", func() bool { return strings.HasPrefix(m.property(service, "StatusText"), "2 drained") })
+	m.run("/usr/lib/signalman/supervisor", "resume")
+	assert.Equal(t, hub.ResultPassed, m.finished(m.submit("true")).Result)
+}
