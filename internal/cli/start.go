@@ -58,6 +58,9 @@ func startCommand() *cli.Command {
 				return err
 			}
 			warnOfNoEffect(logger, cfg)
+			for _, w := range exposures(cfg) {
+				logger.Warn(w)
+			}
 			if err := checkJobUsers(cfg.JobUsers); err != nil {
 				return err
 			}
@@ -190,7 +193,7 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 	if _, err := workers.Find(cfg.Executors.Shell); err != nil {
 		logger.Warn("jobs without containers will fail", "error", err)
 	}
-	client, err := hub.New(hub.Options{Endpoint: cfg.Endpoint, NoHTTPS: cfg.NoHTTPS, UserAgent: "signalman/" + version.Version})
+	client, err := hub.New(hubOptions(cfg))
 	if err != nil {
 		return supervisor.Settings{}, err
 	}
@@ -209,7 +212,7 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (supervisor.Settings, e
 			Disk: uint64(cfg.Admission.MinDisk), Memory: uint64(cfg.Admission.MinMemory), Inodes: uint64(cfg.Admission.MinInodes),
 		},
 		Agent: agent.Settings{
-			Hub: client, Endpoint: cfg.Endpoint, RegistrationToken: cfg.Token.Reveal(),
+			Hub: client, Endpoint: cfg.Endpoint, Token: tokenSource(cfg),
 			RegisterAgain: cfg.OnUnknown == config.OnUnknownRegister, FlushTimeout: cfg.Log.FlushTimeout,
 			Registration: hub.RegisterRequest{
 				Name: cfg.Name, Version: version.Version, PID: os.Getpid(), OS: runtime.GOOS, Arch: runtime.GOARCH, Hostname: hostname,
