@@ -39,7 +39,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			startCommand(), runCommand(), devCommand(), statusCommand(), upgradeCommand(), reconcileCommand(),
+			startCommand(), doctorCommand(), runCommand(), devCommand(), statusCommand(), upgradeCommand(), reconcileCommand(),
 			{
 				Name: "version", Usage: "print the version",
 				Action: func(c *cli.Context) error {
@@ -59,7 +59,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errJobNotPassed):
+	case errors.Is(err, errJobNotPassed), errors.Is(err, errUnhealthy):
 	default:
 		fmt.Fprintf(stderr, "supervisor: %v\n", err)
 	}

@@ -4,7 +4,6 @@ package regtoken_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -204,10 +203,8 @@ func TestKeyFollowsTheSourceNotTheContent(t *testing.T) {
 
 func TestSourcesShowNoToken(t *testing.T) {
 	s := regtoken.Text(token)
-	raw, err := json.Marshal(s)
-	require.NoError(t, err)
 	for _, shown := range []string{
-		string(raw), s.String(), fmt.Sprintf("%v %+v %#v %s %q %x %d", s, s, s, s, s, s, s), fmt.Sprintf("%+v", struct{ S regtoken.Source }{s}),
+		s.String(), fmt.Sprintf("%v %+v %#v %s %q %x %d", s, s, s, s, s, s, s), fmt.Sprintf("%+v", struct{ S regtoken.Source }{s}),
 	} {
 		assert.NotContains(t, shown, token)
 		assert.NotContains(t, shown, fmt.Sprintf("%x", token))

@@ -19,7 +19,11 @@ func runWithin(ctx context.Context, cmd *exec.Cmd) error {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for errors.Is(unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) { //nolint:revive // again
+		for {
+			err := unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+			if !errors.Is(err, unix.EINTR) {
+				return
+			}
 		}
 	}()
 	select {
