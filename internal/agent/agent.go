@@ -16,6 +16,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/internal/regtoken"
 )
 
 // Reason is why a slot has left, in the words of the shutdown hook.
@@ -40,9 +41,9 @@ type Settings struct {
 	Hub  *hub.Client
 	// Endpoint is the hub's host, as Hub has it.
 	Endpoint string
-	// RegistrationToken and Registration are what the slot registers with.
-	RegistrationToken string
-	Registration      hub.RegisterRequest
+	// Token gives the registration token, anew for each registration. With Registration it is what the slot registers with.
+	Token        regtoken.Source
+	Registration hub.RegisterRequest
 	// RegisterAgain says what to do when the hub has forgotten the agent: register anew, or leave.
 	RegisterAgain bool
 	// Drain makes the slot leave as soon as it holds no job.

@@ -18,6 +18,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
+	"github.com/signalman-ci/signalman/internal/regtoken"
 )
 
 // run runs an idle slot until the test's end and gives the reason for which it leaves.
@@ -34,7 +35,7 @@ func runAgent(t *testing.T, h *hubtest.Hub, change func(*agent.Settings)) (*agen
 	require.NoError(t, err)
 	dir := t.TempDir()
 	s := agent.Settings{
-		Slot: 1, Hub: client, RegistrationToken: h.RegistrationToken(), Registration: hub.RegisterRequest{Name: "idle-slot"},
+		Slot: 1, Hub: client, Token: regtoken.Text(h.RegistrationToken()), Registration: hub.RegisterRequest{Name: "idle-slot"},
 		File: filepath.Join(dir, "agent.json"), JobsDir: filepath.Join(dir, "jobs"), Logger: hclog.NewNullLogger(),
 	}
 	change(&s)

@@ -44,11 +44,12 @@ func (a *Agent) resume() bool {
 	return true
 }
 
-// fingerprint stands for what the user has set of a registration.
+// fingerprint stands for what the user has set of a registration. Of a token that comes from elsewhere it is where from: a token that
+// was replaced there is no reason to register anew.
 func (a *Agent) fingerprint() string {
 	r := a.Registration
 	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%q %q %v %v %v %q",
-		a.RegistrationToken, r.Name, r.SingleJob, r.IdleTimeout, r.InterruptionGracePeriod, r.JobID)))
+		a.Token.Key(), r.Name, r.SingleJob, r.IdleTimeout, r.InterruptionGracePeriod, r.JobID)))
 }
 
 // errHandOver says that the next supervisor is to register.
@@ -62,7 +63,7 @@ func (a *Agent) register(ctx context.Context) error {
 		if req.Name == "" {
 			req.Name = madeUpName(req.Hostname)
 		}
-		answer, err := a.Hub.Register(ctx, a.RegistrationToken, req)
+		answer, err := a.ask(ctx, req)
 		if err == nil {
 			a.identity = identity{Endpoint: a.Endpoint, Wanted: a.fingerprint(), Name: answer.Name, Token: answer.Token}
 			a.registered, a.renewed, a.proven, a.unknownAt = true, false, false, time.Time{}
@@ -96,6 +97,15 @@ func (a *Agent) register(ctx context.Context) error {
 		}
 		pause = min(2*pause, time.Minute)
 	}
+}
+
+// ask asks the hub for a registration, with the token that there is now.
+func (a *Agent) ask(ctx context.Context, req hub.RegisterRequest) (hub.RegisterResponse, error) {
+	token, err := a.Token.Token(ctx)
+	if err != nil {
+		return hub.RegisterResponse{}, err
+	}
+	return a.Hub.Register(ctx, token, req)
 }
 
 // keepIdentity writes the registration down for the next supervisor. A slot works without that too, on a full disk say.

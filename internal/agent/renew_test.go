@@ -13,6 +13,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
+	"github.com/signalman-ci/signalman/internal/regtoken"
 	"github.com/signalman-ci/signalman/test/harness"
 )
 
@@ -84,7 +85,7 @@ func TestRenewWithAnotherHub(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(client.CloseIdleConnections)
 	r.renew(func(s *agent.Settings) {
-		s.Hub, s.Endpoint, s.RegistrationToken = client, two.Endpoint(), two.RegistrationToken()
+		s.Hub, s.Endpoint, s.Token = client, two.Endpoint(), regtoken.Text(two.RegistrationToken())
 	})
 	waitForAgent(t, two)
 	assert.Empty(t, one.Agents())
@@ -97,13 +98,13 @@ func TestRenewWithAWrongToken(t *testing.T) {
 	right := h.RegistrationToken()
 	r := startRenewable(t, h, func(s *agent.Settings) { s.Limits.Alone = time.Nanosecond })
 	waitForAgent(t, h)
-	r.renew(func(s *agent.Settings) { s.RegistrationToken = "wrong" })
+	r.renew(func(s *agent.Settings) { s.Token = regtoken.Text("wrong") })
 	r.waitFor(t, "the refusal isn't told", func() bool {
 		st := r.Status()
 		return st.State == agent.Registering && strings.Contains(st.Problem, "404")
 	})
 	r.waitFor(t, "it isn't tried again", func() bool { return h.Requests(hubtest.Register) >= 3 })
-	r.renew(func(s *agent.Settings) { s.RegistrationToken = right })
+	r.renew(func(s *agent.Settings) { s.Token = regtoken.Text(right) })
 	waitForAgent(t, h)
 	r.waitFor(t, "the problem is still told", func() bool { return r.Status().Problem == "" })
 }

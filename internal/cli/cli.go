@@ -39,7 +39,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			startCommand(), runCommand(), devCommand(), statusCommand(),
+			startCommand(), doctorCommand(), runCommand(), devCommand(), statusCommand(),
 			reloadCommand(), drainCommand(), resumeCommand(), upgradeCommand(), reconcileCommand(), configCommand(),
 			{
 				Name: "version", Usage: "print the version",
@@ -63,7 +63,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errJobNotPassed):
+	case errors.Is(err, errJobNotPassed), errors.Is(err, errUnhealthy):
 	default:
 		fmt.Fprintf(stderr, "supervisor: %v\n", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"github.com/hashicorp/go-hclog"
@@ -23,6 +24,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/hostuser"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/job"
+	"github.com/signalman-ci/signalman/internal/pluginhost"
 	"github.com/signalman-ci/signalman/internal/supervisor"
 	"github.com/signalman-ci/signalman/internal/version"
 	"github.com/signalman-ci/signalman/shared/protocol"
@@ -59,7 +61,7 @@ func startCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			for _, w := range append(warnings, more...) {
+			for _, w := range slices.Concat(warnings, more, exposures(cfg)) {
 				logger.Warn(w)
 			}
 			if len(cfg.JobUsers) == 0 { // which a reload doesn't repeat
@@ -218,7 +220,7 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (_ supervisor.Settings,
 	if err := checkJobUsers(cfg.JobUsers); err != nil {
 		return supervisor.Settings{}, nil, err
 	}
-	client, err := hub.New(hub.Options{Endpoint: cfg.Endpoint, NoHTTPS: cfg.NoHTTPS, UserAgent: "signalman/" + version.Version})
+	client, err := hub.New(hubOptions(cfg))
 	if err != nil {
 		return supervisor.Settings{}, nil, err
 	}
@@ -226,41 +228,50 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (_ supervisor.Settings,
 	if err != nil {
 		return supervisor.Settings{}, nil, fmt.Errorf("cannot tell the host's name: %w", err)
 	}
-	var env []protocol.EnvVar
-	for _, v := range cfg.EnvVars {
-		env = append(env, protocol.EnvVar{Name: v.Name, Value: v.Value.Reveal()})
-	}
 	return supervisor.Settings{
 		Config: cfg, StateDir: cfg.StateDir, Slots: cfg.Concurrency, JobUsers: cfg.JobUsers,
 		ShutdownHook: cfg.Hooks.Shutdown, KeepJobs: cfg.Jobs.Keep, Logger: logger,
-		Floors: admission.Floors{
-			Disk: uint64(cfg.Admission.MinDisk), Memory: uint64(cfg.Admission.MinMemory), Inodes: uint64(cfg.Admission.MinInodes),
-		},
+		Floors: floors(cfg),
 		Agent: agent.Settings{
-			Hub: client, Endpoint: cfg.Endpoint, RegistrationToken: cfg.Token.Reveal(),
+			Hub: client, Endpoint: cfg.Endpoint, Token: tokenSource(cfg),
 			RegisterAgain: cfg.OnUnknown == config.OnUnknownRegister, FlushTimeout: cfg.Log.FlushTimeout,
 			Registration: hub.RegisterRequest{
 				Name: cfg.Name, Version: version.Version, PID: os.Getpid(), OS: runtime.GOOS, Arch: runtime.GOARCH, Hostname: hostname,
 				SingleJob: cfg.DisconnectAfterJob, JobID: cfg.JobID,
 				IdleTimeout: cfg.DisconnectAfterIdle, InterruptionGracePeriod: cfg.InterruptionGrace,
 			},
-			Job: job.Settings{
-				Finder:       workers,
-				Executors:    map[string]string{"shell": cfg.Executors.Shell, "dockercompose": cfg.Executors.DockerCompose},
-				JobExecutors: cfg.JobExecutors,
-				WorkerEnv:    job.WorkerEnv(os.Environ()), BaseEnv: job.BaseEnv(os.Environ(), cfg.PassEnv), Env: env,
-				Secrets: job.Secrets(cfg.Secrets), Extra: map[string]map[string]string{"compose": composeSettings(cfg).Extra()},
-				PreHook: protocol.Hook{
-					Path: cfg.Hooks.PreJob, Source: cfg.Hooks.SourcePreJob, FailJob: cfg.Hooks.FailOnPreJobError,
-				},
-				PostHook:    protocol.Hook{Path: cfg.Hooks.PostJob},
-				LogMaxBytes: int64(cfg.Log.MaxDisk), StopGrace: cfg.Jobs.StopGrace, Timeout: cfg.Limits.Timeout,
-				Limits: protocol.Limits{
-					Memory: int64(cfg.Limits.Memory), MilliCPUs: int64(cfg.Limits.MilliCPUs), Pids: int64(cfg.Limits.Pids),
-				},
-			},
+			Job: jobSettings(cfg, workers),
 		},
 	}, warnings, nil
+}
+
+func floors(cfg *config.Config) admission.Floors {
+	return admission.Floors{
+		Disk: uint64(cfg.Admission.MinDisk), Memory: uint64(cfg.Admission.MinMemory), Inodes: uint64(cfg.Admission.MinInodes),
+	}
+}
+
+// jobSettings are those of all slots' jobs.
+func jobSettings(cfg *config.Config, workers pluginhost.Finder) job.Settings {
+	var env []protocol.EnvVar
+	for _, v := range cfg.EnvVars {
+		env = append(env, protocol.EnvVar{Name: v.Name, Value: v.Value.Reveal()})
+	}
+	return job.Settings{
+		Finder:       workers,
+		Executors:    map[string]string{"shell": cfg.Executors.Shell, "dockercompose": cfg.Executors.DockerCompose},
+		JobExecutors: cfg.JobExecutors,
+		WorkerEnv:    job.WorkerEnv(os.Environ()), BaseEnv: job.BaseEnv(os.Environ(), cfg.PassEnv), Env: env,
+		Secrets: job.Secrets(cfg.Secrets), Extra: map[string]map[string]string{"compose": composeSettings(cfg).Extra()},
+		PreHook: protocol.Hook{
+			Path: cfg.Hooks.PreJob, Source: cfg.Hooks.SourcePreJob, FailJob: cfg.Hooks.FailOnPreJobError,
+		},
+		PostHook:    protocol.Hook{Path: cfg.Hooks.PostJob},
+		LogMaxBytes: int64(cfg.Log.MaxDisk), StopGrace: cfg.Jobs.StopGrace, Timeout: cfg.Limits.Timeout,
+		Limits: protocol.Limits{
+			Memory: int64(cfg.Limits.Memory), MilliCPUs: int64(cfg.Limits.MilliCPUs), Pids: int64(cfg.Limits.Pids),
+		},
+	}
 }
 
 // composeSettings are those of jobs in containers.

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/signalman-ci/signalman/internal/connection"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
@@ -107,15 +108,6 @@ func isHostPort(s string) bool {
 	return err == nil && n >= 1 && n <= 65535
 }
 
-func checkToken(token string) error {
-	for _, r := range token {
-		if r <= ' ' || r > '~' {
-			return errors.New("the token holds a space or another character that no token has")
-		}
-	}
-	return nil
-}
-
 func checkEnvName(name string) error {
 	if !protocol.ValidEnvName(name) {
 		return fmt.Errorf("%q is not the name of an environment variable", name)
@@ -195,6 +187,13 @@ func parseRegexp(s string) (*regexp.Regexp, error) {
 		return nil, fmt.Errorf("%q is not a regular expression: %s", s, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
 	return re, nil
+}
+
+// proxy is a proxy's URL, whose user and password aren't shown.
+func proxy(field func(*Config) *Secret) value {
+	v := secret(field, connection.CheckProxy)
+	v.show = func(c *Config) string { return tomlQuote(connection.ShowProxy(field(c).Reveal())) }
+	return v
 }
 
 // labels is the value of kubernetes-labels.

@@ -19,9 +19,12 @@ type Config struct {
 	NameFromEnv string
 	// Endpoint is the hub's host, or host:port.
 	Endpoint string
-	// Token is the registration token.
-	Token   Secret
-	NoHTTPS bool
+	// Token is the registration token. If it is empty TokenFile, an absolute path, or TokenCommand says where it comes from.
+	Token        Secret
+	TokenFile    string
+	TokenCommand string
+	NoHTTPS      bool
+	Connection   Connection
 	// Concurrency is the number of slots: agents that are registered, and jobs that run side by side.
 	Concurrency int
 	OnUnknown   OnUnknown
@@ -59,6 +62,13 @@ type Config struct {
 	Secrets    Secrets
 
 	origins map[string]Origin
+}
+
+// Connection is how hub and log service are reached. The paths are absolute, or empty.
+type Connection struct {
+	CAFile, ClientCert, ClientKey string
+	// Proxy is a URL that may hold a password, or "none", or empty.
+	Proxy Secret
 }
 
 // Hooks are the scripts an operator can set; an empty path is no hook.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/executor/settings"
+	"github.com/signalman-ci/signalman/internal/regtoken"
 )
 
 // place says where an option can be set.
@@ -32,10 +33,11 @@ type option struct {
 	arg string
 	// doc is for the help and for the example file.
 	doc string
-	// required is set for what has no default and is needed.
+	// required is set for what has no default and is needed, unless one of the options in or is set instead.
 	required bool
 	// when is when a running supervisor takes up a change; without one it is NextJob.
 	when When
+	or   []string
 }
 
 // takenUp is when a running supervisor takes up a change of the option.
@@ -65,9 +67,17 @@ var options = []option{
 	{key: "endpoint", when: NewRegistration, group: hubGroup, in: everywhere, arg: "HOST", required: true,
 		value: text(func(c *Config) *string { return &c.Endpoint }, checkEndpoint),
 		doc:   "The hub: a host or host:port, such as \"example.semaphoreci.com\". Required."},
-	{key: "token", when: NewRegistration, group: hubGroup, in: everywhere, arg: "TOKEN", required: true,
-		value: secret(func(c *Config) *Secret { return &c.Token }, checkToken),
-		doc:   "The registration token of the agent type. Required. On a command line other users of the host can read it."},
+	{key: "token", when: NewRegistration, group: hubGroup, in: everywhere, arg: "TOKEN", required: true, or: []string{"token-file", "token-command"},
+		value: secret(func(c *Config) *Secret { return &c.Token }, regtoken.Check),
+		doc: "The registration token of the agent type. Required, unless token-file or token-command is set. " +
+			"On a command line other users of the host can read it."},
+	{key: "token-file", when: NewRegistration, group: hubGroup, in: everywhere, arg: "PATH",
+		value: text(func(c *Config) *string { return &c.TokenFile }),
+		doc:   "A file with the registration token alone, in place of token. It is read anew for each registration."},
+	{key: "token-command", when: NewRegistration, group: hubGroup, in: everywhere, arg: "COMMAND",
+		value: text(func(c *Config) *string { return &c.TokenCommand }),
+		doc: "A command that prints the registration token, in place of token, such as \"pass show ci/token\". " +
+			"It runs in a shell for each registration, and has 30 seconds."},
 	{key: "name", when: NewRegistration, group: hubGroup, in: everywhere, arg: "NAME",
 		value: single(func(c *Config) *string { return &c.Name }, checked(checkName), showName),
 		doc: "The agent's name: 1 to 80 characters of a-z A-Z 0-9 - _ / +, or a pre-signed URL of AWS STS GetCallerIdentity. " +
@@ -78,6 +88,21 @@ var options = []option{
 	{key: "no-https", when: NewRegistration, group: hubGroup, in: everywhere, def: "false",
 		value: boolean(func(c *Config) *bool { return &c.NoHTTPS }),
 		doc:   "Speak plain HTTP to the hub."},
+	{key: "ca-file", group: hubGroup, in: everywhere, arg: "PATH",
+		value: text(func(c *Config) *string { return &c.Connection.CAFile }),
+		doc: "Certificates (PEM) of authorities that are trusted beside the system's, " +
+			"for hub and log service."},
+	{key: "client-cert", group: hubGroup, in: everywhere, arg: "PATH",
+		value: text(func(c *Config) *string { return &c.Connection.ClientCert }),
+		doc: "The agent's own certificate (PEM), where hub and log service want one. Needs client-key. " +
+			"Both are read again when they have changed."},
+	{key: "client-key", group: hubGroup, in: everywhere, arg: "PATH",
+		value: text(func(c *Config) *string { return &c.Connection.ClientKey }),
+		doc:   "The key (PEM) of client-cert, not encrypted."},
+	{key: "proxy", group: hubGroup, in: everywhere, arg: "URL",
+		value: proxy(func(c *Config) *Secret { return &c.Connection.Proxy }),
+		doc: "The proxy to hub and log service, such as \"http://proxy.example.com:3128\", https or socks5, with USER:PASSWORD@ if need be; " +
+			"\"none\" for none. If empty, HTTPS_PROXY and the like count. NO_PROXY always does."},
 	{key: "concurrency", when: Now, group: hubGroup, in: everywhere, def: "1", arg: "N",
 		value: number(func(c *Config) *int { return &c.Concurrency }, 1, 256),
 		doc:   "How many jobs may run side by side, 1 to 256. Each one is an agent of its own at the hub."},

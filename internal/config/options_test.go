@@ -109,7 +109,8 @@ func TestExample(t *testing.T) {
 
 	_, _, err = Parse(Sources{Path: "agent.toml", File: data})
 	require.EqualError(t, err, "endpoint and token must be set: use --endpoint, SEMAPHORE_AGENT_ENDPOINT, or "+
-		"endpoint = \"...\" in the config file; --token, SEMAPHORE_AGENT_TOKEN, or token = \"...\" in the config file")
+		"endpoint = \"...\" in the config file; --token, SEMAPHORE_AGENT_TOKEN, or token = \"...\" in the config file "+
+		"(or token-file or token-command)")
 
 	plain := parsed(t, Sources{Flags: required(), Root: true})
 	assert.Equal(t, plain.String(), parsed(t, Sources{Flags: required(), Root: true, File: data}).String())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -151,7 +152,7 @@ func (c *Config) finish(s Sources) (warnings []string, err error) {
 			}
 		}
 	}
-	if err := c.resolveDirs(s); err != nil {
+	if err := c.resolvePaths(s); err != nil {
 		return nil, err
 	}
 	return warnings, c.rules()
@@ -161,15 +162,26 @@ func (c *Config) finish(s Sources) (warnings []string, err error) {
 func (c *Config) required() error {
 	var missing, ways []string
 	for _, o := range options {
-		if o.required && o.value.show(c) == `""` {
-			missing = append(missing, o.key)
-			ways = append(ways, fmt.Sprintf("--%s, %s, or %s = \"...\" in the config file", o.key, o.env(), o.key))
+		if !o.required || c.isSet(o.key) || slices.ContainsFunc(o.or, c.isSet) {
+			continue
 		}
+		missing = append(missing, o.key)
+		way := fmt.Sprintf("--%s, %s, or %s = \"...\" in the config file", o.key, o.env(), o.key)
+		if len(o.or) > 0 {
+			way += " (or " + strings.Join(o.or, " or ") + ")"
+		}
+		ways = append(ways, way)
 	}
 	if len(missing) == 0 {
 		return nil
 	}
 	return fmt.Errorf("%s must be set: use %s", strings.Join(missing, " and "), strings.Join(ways, "; "))
+}
+
+// isSet tells whether an option whose value is a text has one.
+func (c *Config) isSet(key string) bool {
+	o, ok := optionOf(key)
+	return ok && o.value.show(c) != `""`
 }
 
 func (c *Config) takeNameFromEnv(s Sources) (warning string, err error) {
@@ -188,7 +200,8 @@ func (c *Config) takeNameFromEnv(s Sources) (warning string, err error) {
 	return fmt.Sprintf("%s is deprecated: set name instead, by --name or SEMAPHORE_AGENT_NAME or in the config file", where), nil
 }
 
-func (c *Config) resolveDirs(s Sources) error {
+// resolvePaths makes absolute what is read again later, or told to others.
+func (c *Config) resolvePaths(s Sources) error {
 	if c.StateDir == "" {
 		dir, err := defaultStateDir(s)
 		if err != nil {
@@ -199,6 +212,11 @@ func (c *Config) resolveDirs(s Sources) error {
 	dirs := []*string{&c.StateDir}
 	for i := range c.PluginDirs {
 		dirs = append(dirs, &c.PluginDirs[i])
+	}
+	for _, file := range []*string{&c.TokenFile, &c.Connection.CAFile, &c.Connection.ClientCert, &c.Connection.ClientKey} {
+		if *file != "" {
+			dirs = append(dirs, file)
+		}
 	}
 	for _, dir := range dirs {
 		abs, err := filepath.Abs(*dir)
@@ -237,6 +255,22 @@ func (c *Config) rules() error {
 	var problems []error
 	refuse := func(where, format string, args ...any) {
 		problems = append(problems, fmt.Errorf("%s: %s", where, fmt.Sprintf(format, args...)))
+	}
+	var tokens []string
+	for _, key := range []string{"token", "token-file", "token-command"} {
+		if c.isSet(key) {
+			tokens = append(tokens, at(key))
+		}
+	}
+	if len(tokens) > 1 {
+		refuse(strings.Join(tokens, " and "), "only one of token, token-file and token-command may be set")
+	}
+	if cert, key := c.isSet("client-cert"), c.isSet("client-key"); cert != key {
+		set, unset := "client-cert", "client-key"
+		if key {
+			set, unset = unset, set
+		}
+		refuse(at(set), "it needs %s, which isn't set", unset)
 	}
 	if c.JobID != "" && !c.DisconnectAfterJob {
 		refuse(at("job-id"), "it needs disconnect-after-job to be true")

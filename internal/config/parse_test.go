@@ -139,7 +139,15 @@ func TestErrorsBetweenOptions(t *testing.T) {
 		want  string
 	}{
 		{"token only", map[string]string{"endpoint": ""}, `endpoint must be set: use --endpoint, SEMAPHORE_AGENT_ENDPOINT, or endpoint = "..." in the config file`},
-		{"endpoint only", map[string]string{"token": ""}, `token must be set: use --token, SEMAPHORE_AGENT_TOKEN, or token = "..." in the config file`},
+		{"endpoint only", map[string]string{"token": ""}, `token must be set: use --token, SEMAPHORE_AGENT_TOKEN, or token = "..." in the config file (or token-file or token-command)`},
+		{"two tokens", map[string]string{"token-file": "/x"},
+			`--token and --token-file: only one of token, token-file and token-command may be set`},
+		{"two tokens, one a variable's", map[string]string{"token": "", "token-file": "/x"},
+			`--token-file and SEMAPHORE_AGENT_TOKEN_COMMAND: only one of token, token-file and token-command may be set`},
+		{"certificate without key", map[string]string{"client-cert": "/x"}, `--client-cert: it needs client-key, which isn't set`},
+		{"key without certificate", map[string]string{"client-key": "/x"}, `--client-key: it needs client-cert, which isn't set`},
+		{"proxy", map[string]string{"proxy": "user:5ecret@proxy:3128"},
+			`--proxy: the proxy has no scheme; write it such as "http://proxy.example.com:3128", or "none"`},
 		{"job-id", map[string]string{"job-id": uuid("1")}, `--job-id: it needs disconnect-after-job to be true`},
 		{"job-id and slots", map[string]string{"job-id": uuid("1"), "disconnect-after-job": "true", "concurrency": "2"},
 			`--job-id: it needs concurrency 1, which is set to 2`},
@@ -163,10 +171,31 @@ func TestErrorsBetweenOptions(t *testing.T) {
 			for k, v := range test.flags {
 				flags[k] = []string{v}
 			}
-			_, _, err := Parse(Sources{Flags: flags, Root: test.name != "no home", LookupEnv: lookup(map[string]string{"STS": stsURL, "BAD": "a b"})})
+			env := map[string]string{"STS": stsURL, "BAD": "a b"}
+			if strings.Contains(test.want, "SEMAPHORE_AGENT_TOKEN_COMMAND") {
+				env["SEMAPHORE_AGENT_TOKEN_COMMAND"] = "true"
+			}
+			_, _, err := Parse(Sources{Flags: flags, Root: test.name != "no home", LookupEnv: lookup(env)})
 			require.EqualError(t, err, test.want)
 		})
 	}
+}
+
+func TestFilesOfTheConnectionAreAbsolute(t *testing.T) {
+	flags := required()
+	delete(flags, "token")
+	for _, key := range []string{"token-file", "ca-file", "client-cert", "client-key"} {
+		flags[key] = []string{"some/" + key}
+	}
+	c := parsed(t, Sources{Flags: flags, Root: true})
+	here, err := os.Getwd()
+	require.NoError(t, err)
+	assert.Equal(t, filepath.Join(here, "some/token-file"), c.TokenFile)
+	assert.Equal(t, Connection{
+		CAFile: filepath.Join(here, "some/ca-file"), ClientCert: filepath.Join(here, "some/client-cert"),
+		ClientKey: filepath.Join(here, "some/client-key"),
+	}, c.Connection)
+	assert.Empty(t, parsed(t, Sources{Flags: required(), Root: true}).Connection, "what isn't set stays so")
 }
 
 func TestStateDir(t *testing.T) {
@@ -290,13 +319,15 @@ func TestMissingFile(t *testing.T) {
 }
 
 func TestSecretsDoNotShow(t *testing.T) {
-	flags := map[string][]string{"endpoint": {"hub.example.com"}, "token": {"5ecret"}, "env-vars": {"A=5ecret"}, "name": {stsURL}}
+	flags := map[string][]string{"endpoint": {"hub.example.com"}, "token": {"5ecret"}, "env-vars": {"A=5ecret"}, "name": {stsURL},
+		"proxy": {"http://us3r:5ecret@proxy:3128"}}
 	c := parsed(t, Sources{Flags: flags, Root: true})
 	assert.Equal(t, "5ecret", c.Token.Reveal())
 	assert.True(t, c.NameIsURL())
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q"} {
-		for _, v := range []any{c, *c, c.Token, c.EnvVars, c.EnvVars[0], c.Settings()} {
+		for _, v := range []any{c, *c, c.Token, c.EnvVars, c.EnvVars[0], c.Settings(), c.Connection} {
 			assert.NotContains(t, fmt.Sprintf(verb, v), "5ecret")
+			assert.NotContains(t, fmt.Sprintf(verb, v), "us3r")
 		}
 	}
 	for _, verb := range []string{"%d", "%x", "%t"} {
@@ -306,7 +337,9 @@ func TestSecretsDoNotShow(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotContains(t, string(asJSON), "5ecret")
 	assert.Empty(t, Secret("").String())
-	assert.Contains(t, c.String(), "token = \"[hidden]\"\nname = \"[hidden]\"\n")
+	assert.Contains(t, c.String(), "\ntoken = \"[hidden]\"\n")
+	assert.Contains(t, c.String(), "\nname = \"[hidden]\"\n")
+	assert.Contains(t, c.String(), "\nproxy = \"http://[hidden]@proxy:3128\"\n")
 }
 
 func TestSizes(t *testing.T) {

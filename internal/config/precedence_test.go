@@ -18,6 +18,12 @@ var samples = map[string][3]string{
 	"config-file":                   {"a.toml", "b.toml", "c.toml"},
 	"endpoint":                      {"one.example.com", "two.example.com:8080", "127.0.0.1:4000"},
 	"token":                         {"token-one", "token-two", "token-three"},
+	"token-file":                    {"/a/token", "/b/token", "/c/token"},
+	"token-command":                 {"echo a", "cat /b | head -1", "pass show 'c d'"},
+	"ca-file":                       {"/a.pem", "/b.pem", "/c.pem"},
+	"client-cert":                   {"/a.pem", "/b.pem", "/c.pem"},
+	"client-key":                    {"/a.key", "/b.key", "/c.key"},
+	"proxy":                         {"http://a:3128", "none", "socks5://u:p@c"},
 	"name":                          {"one", "two/2", "three+3"},
 	"name-from-env":                 {"NAME_A", "NAME_B", "NAME_C"},
 	"no-https":                      {"true", "false", "true"},
@@ -141,8 +147,15 @@ func TestLoad(t *testing.T) {
 				t.Setenv(v, "from-"+strings.ToLower(v[len(v)-1:]))
 			}
 			base := map[string]string{"endpoint": "hub.example.com", "token": "t0ken"}
-			if o.key == "job-id" {
+			switch o.key {
+			case "job-id":
 				base["disconnect-after-job"] = "true"
+			case "token-file", "token-command":
+				delete(base, "token")
+			case "client-cert":
+				base["client-key"] = "/key.pem"
+			case "client-key":
+				base["client-cert"] = "/cert.pem"
 			}
 			file := fileLine(o, samples[o.key][2])
 			for key, v := range base {

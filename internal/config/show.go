@@ -20,6 +20,9 @@ func (c *Config) Settings() []Setting {
 	return all
 }
 
+// Origin is where an option's value comes from.
+func (c *Config) Origin(key string) Origin { return c.origins[key] }
+
 // String lists the settings, without secrets.
 func (c Config) String() string {
 	var b strings.Builder

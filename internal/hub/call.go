@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	"github.com/signalman-ci/signalman/internal/connection"
 )
 
 // maxAnswer bounds the answers of all calls but GetJob, in bytes.
@@ -56,18 +58,16 @@ func (c *Client) do(ctx context.Context, call call) ([]byte, error) {
 
 	resp, err := c.http.Do(req)
 	if err != nil {
-		err = withoutURL(err)
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("no answer in time: %w", err)
-		}
-		return nil, &RequestError{Op: call.op, Sent: sent.Load(), Err: err}
+		return nil, c.unanswered(ctx, call.op, sent.Load(), err)
 	}
 	defer resp.Body.Close()
 
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		// What can't be read of the explanation isn't missed.
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return nil, &StatusError{Op: call.op, Code: resp.StatusCode, Body: firstLine(body, call.token)}
+		return nil, &StatusError{
+			Op: call.op, Code: resp.StatusCode, Body: firstLine(body, call.token), Hint: statusHint(call.op, resp.StatusCode, body),
+		}
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, call.limit+1))
 	if err != nil {
@@ -77,6 +77,21 @@ func (c *Client) do(ctx context.Context, call call) ([]byte, error) {
 		return nil, &AnswerError{Op: call.op, Err: fmt.Errorf("%w (more than %d bytes)", ErrTooLarge, call.limit)}
 	}
 	return body, nil
+}
+
+// unanswered makes the error of a request without an answer.
+func (c *Client) unanswered(ctx context.Context, op Op, sent bool, err error) error {
+	err = withoutURL(err)
+	answer := &RequestError{Op: op, Sent: sent, Err: err}
+	late := errors.Is(err, context.DeadlineExceeded)
+	if late {
+		answer.Err = fmt.Errorf("no answer in time: %w", err)
+	}
+	// Of an answer that is late nothing is known but that; what the caller has ended needs no advice.
+	if ctx.Err() == nil || late && !sent {
+		answer.Hint = connection.Explain(err, op.peer())
+	}
+	return answer
 }
 
 // hubCall makes a request to the hub with in, if any, as JSON.

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/signalman-ci/signalman/internal/connection"
 )
 
 // Client makes an agent's calls to the hub and the log service. It holds no
@@ -23,6 +25,7 @@ type Client struct {
 	traced     bool
 	timeouts   Timeouts
 	maxJobSize int64
+	connection connection.Settings
 }
 
 // New checks the options and makes a client. It doesn't talk to the hub.
@@ -49,6 +52,7 @@ func New(o Options) (*Client, error) {
 		traced:     traced,
 		timeouts:   o.Timeouts.withDefaults(),
 		maxJobSize: maxJobSize,
+		connection: o.Connection,
 	}, nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/signalman-ci/signalman/internal/connection"
 )
 
 // Op names a call, worded to follow "cannot".
@@ -30,9 +32,20 @@ type RequestError struct {
 	// Sent is false only if nothing of the request can have left.
 	Sent bool
 	Err  error
+	// Hint says what to do, if that is known.
+	Hint string
 }
 
-func (e *RequestError) Error() string { return fmt.Sprintf("cannot %s: %v", e.Op, e.Err) }
+func (e *RequestError) Error() string {
+	return withHint(fmt.Sprintf("cannot %s: %v", e.Op, e.Err), e.Hint)
+}
+
+func withHint(msg, hint string) string {
+	if hint == "" {
+		return msg
+	}
+	return msg + "; " + hint
+}
 
 // Unwrap returns the cause, such as [context.DeadlineExceeded].
 func (e *RequestError) Unwrap() error { return e.Err }
@@ -44,6 +57,8 @@ type StatusError struct {
 	Code int
 	// Body is the first line of the answer, at most 200 bytes, printable.
 	Body string
+	// Hint says what to do, if that is known.
+	Hint string
 }
 
 func (e *StatusError) Error() string {
@@ -54,7 +69,26 @@ func (e *StatusError) Error() string {
 	if e.Body != "" {
 		msg += fmt.Sprintf(" (%s)", e.Body)
 	}
-	return msg
+	return withHint(msg, e.Hint)
+}
+
+// statusHint tells what to do about answers that are none of the hub's own.
+func statusHint(op Op, code int, body []byte) string {
+	switch {
+	case code == http.StatusBadRequest && connection.SaysTLS(body):
+		return connection.PlainToTLS(op.peer())
+	case code == http.StatusProxyAuthRequired:
+		return connection.WantsPassword
+	}
+	return ""
+}
+
+// peer is who a call goes to.
+func (o Op) peer() string {
+	if o == OpPushLog {
+		return "the log service"
+	}
+	return "the hub"
 }
 
 // AnswerError is a successful status with a body that broke off, is too large

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/signalman-ci/signalman/internal/connection"
 )
 
 // Options is what a [Client] is made of.
@@ -21,8 +23,11 @@ type Options struct {
 	// no redirects. With a transport that isn't an [*http.Transport] every
 	// request without an answer counts as sent (see [Ambiguous]).
 	HTTPClient *http.Client
-	// TLS configures the default HTTP client. It can't go with HTTPClient.
-	TLS *tls.Config
+	// TLS and Connection configure the default HTTP client, for the hub and for
+	// the log service. They can't go with HTTPClient. The files that Connection
+	// names are read by New, so that a new client has what is in them by then.
+	TLS        *tls.Config
+	Connection connection.Settings
 	// Timeouts bound the calls, from dial to the last byte of the answer.
 	Timeouts Timeouts
 	// MaxJobSize is the largest job request taken, in bytes. 64 MiB if 0.
@@ -56,13 +61,17 @@ func (t Timeouts) withDefaults() Timeouts {
 // connections through httptrace.
 func (o Options) httpClient() (client *http.Client, traced bool, err error) {
 	c := http.Client{}
-	if o.HTTPClient != nil {
-		if o.TLS != nil {
-			return nil, false, errors.New("TLS can't go with HTTPClient (configure its transport)")
+	switch {
+	case o.HTTPClient == nil:
+		transport, err := o.Connection.Transport(o.TLS)
+		if err != nil {
+			return nil, false, err
 		}
+		c.Transport = transport
+	case o.TLS != nil || o.Connection.IsSet():
+		return nil, false, errors.New("TLS and Connection can't go with HTTPClient (configure its transport)")
+	default:
 		c = *o.HTTPClient
-	} else {
-		c.Transport = defaultTransport(o.TLS)
 	}
 	// A redirect would carry a token to wherever the answer points.
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -71,21 +80,4 @@ func (o Options) httpClient() (client *http.Client, traced bool, err error) {
 		traced = true
 	}
 	return &c, traced, nil
-}
-
-func defaultTransport(conf *tls.Config) *http.Transport {
-	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		ForceAttemptHTTP2:   true,
-		MaxIdleConns:        100,
-		MaxIdleConnsPerHost: 16,
-		// Below the 60 s for which the hub keeps an idle connection, so that
-		// it is this side that closes it and no request runs into the end.
-		IdleConnTimeout:     50 * time.Second,
-		TLSHandshakeTimeout: 10 * time.Second,
-	}
-	if conf != nil {
-		t.TLSClientConfig = conf.Clone()
-	}
-	return t
 }

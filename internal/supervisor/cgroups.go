@@ -2,11 +2,14 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/job"
@@ -88,6 +91,34 @@ func (s *Supervisor) tryCgroups(set Settings) error {
 		return fmt.Errorf("%w; %w", err, noScope)
 	}
 	return nil
+}
+
+// ErrNotTried says that limits can't be tried without moving processes of others.
+var ErrNotTried = errors.New("not tried, as processes would have to be moved for it")
+
+// CheckCgroups tells in words what cgroups this host has for jobs; the error, if not nil, is why there are none or why limits can't be set, or
+// ErrNotTried. What it makes for that has the instance id, which has to be one that no state folder has, and goes again.
+func CheckCgroups(instanceID string, limits protocol.Limits) (found string, err error) {
+	found, err = cgroup.Inspect(instanceID)
+	if err != nil || limits == (protocol.Limits{}) {
+		return found, err
+	}
+	host, err := cgroup.Open(instanceID)
+	if err != nil {
+		return found, err
+	}
+	defer host.Close()
+	host.LimitInScopesOnly() // else this process, and those around it, could be moved on cgroup v2
+	s := &Supervisor{Settings: Settings{Logger: hclog.NewNullLogger()}, dir: &StateDir{InstanceID: instanceID}}
+	s.Agent.Job.Cgroups, s.Agent.Job.Limits = host, limits
+	if systemd.Booted() {
+		s.Agent.Job.StartScope = s.startScope
+		return found, s.tryCgroups(s.Settings)
+	}
+	if s.tryCgroups(s.Settings) != nil {
+		return found, ErrNotTried
+	}
+	return found, nil
 }
 
 // startScope is job.Settings.StartScope.

@@ -23,6 +23,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/regtoken"
 	"github.com/signalman-ci/signalman/shared/protocol"
 	"github.com/signalman-ci/signalman/test/harness"
 )
@@ -68,7 +69,7 @@ func newWorld(t *testing.T, slots int) *world {
 	w.set = Settings{
 		StateDir: filepath.Join(t.TempDir(), "state"), Slots: slots, ShutdownHook: script, KeepJobs: time.Hour, Logger: logger,
 		Agent: agent.Settings{
-			Hub: client, RegistrationToken: w.hub.RegistrationToken(), FlushTimeout: patience,
+			Hub: client, Token: regtoken.Text(w.hub.RegistrationToken()), FlushTimeout: patience,
 			Registration: hub.RegisterRequest{Name: "host"},
 			Job: job.Settings{
 				Finder:    pluginhost.Finder{Own: own},
@@ -199,7 +200,7 @@ func TestSingleJob(t *testing.T) {
 func TestRegistrationIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 1)
-	w.set.Agent.RegistrationToken = "wrong"
+	w.set.Agent.Token = regtoken.Text("wrong")
 	require.Error(t, w.await(w.run(w.open())))
 	assert.NoFileExists(t, w.hook)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
+	"github.com/signalman-ci/signalman/internal/regtoken"
 )
 
 // listener is a Manager that puts what it is told into a channel.
@@ -73,7 +74,7 @@ func TestManagerIsNotToldOfAStartThatFailed(t *testing.T) {
 	w := newWorld(t, 1)
 	manager := make(listener, 1000)
 	w.set.Manager = manager
-	w.set.Agent.RegistrationToken = "wrong"
+	w.set.Agent.Token = regtoken.Text("wrong")
 	require.Error(t, w.await(w.run(w.open())))
 	close(manager)
 	for said := range manager {

@@ -422,7 +422,8 @@ func (s *Supervisor) shutdownHook(ctx context.Context, reason agent.Reason) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", hook)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { // what speaks for the supervisor is not the hook's
-		return strings.HasPrefix(v, "SEMAPHORE_AGENT_TOKEN=") || strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
+		return strings.HasPrefix(v, "SEMAPHORE_AGENT_TOKEN") || strings.HasPrefix(v, "SEMAPHORE_AGENT_PROXY=") ||
+			strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
 	})
 	cmd.Env = append(cmd.Env, "SEMAPHORE_AGENT_SHUTDOWN_REASON="+string(reason))
 	cmd.WaitDelay = time.Second
