@@ -46,6 +46,8 @@ type Supervisor interface {
 	Upgrade(ctx context.Context) (version string, err error)
 	// Reconcile removes what is left of jobs that nobody runs any more, and tells what that was; dryRun changes nothing.
 	Reconcile(ctx context.Context, dryRun bool) []reconcile.Leftover
+	// Metrics answers with figures in Prometheus' format; nil: there are none.
+	Metrics() http.Handler
 }
 
 // Listen opens the socket. The caller owns the state folder: a socket that is there is a dead supervisor's.
@@ -73,6 +75,9 @@ func Listen(path string, sup Supervisor) (*Server, error) {
 	mux.HandleFunc("POST /v1/reconcile", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, sup.Reconcile(r.Context(), r.URL.Query().Has(dryRun)))
 	})
+	if metrics := sup.Metrics(); metrics != nil {
+		mux.Handle("GET /metrics", metrics)
+	}
 	s := &Server{http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)

@@ -59,7 +59,10 @@ type Settings struct {
 	Limits       Limits
 	// Changed, if set, is called when the slot's status is another; it must not wait for anything.
 	Changed func()
-	Logger  hclog.Logger
+	// Observer and Tracer, if set, hear what the slot does.
+	Observer Observer
+	Tracer   Tracer
+	Logger   hclog.Logger
 }
 
 // Limits are the times after which a slot gives up. Zero values mean the defaults.
@@ -133,15 +136,21 @@ type Agent struct {
 	offered  bool // the hub has given the slot a job that could not be taken yet
 }
 
-// Registering is the State of a slot that has not yet synced.
-const Registering = "registering"
+// States of a slot that the hub knows nothing of.
+const (
+	// Registering is that of a slot that has not yet synced.
+	Registering = "registering"
+	// Paused is that of a slot that asks for no jobs, as the host has no room for one.
+	Paused = "paused"
+	// Left is that of a slot that has gone.
+	Left = "left"
+)
 
 // Status is what a slot does, for people.
 type Status struct {
 	Slot int    `json:"slot"`
 	Name string `json:"name,omitempty"`
-	// State is one of the state machine's, Registering before, "left" after, or "paused" while it
-	// asks for no jobs.
+	// State is one of the state machine's, or Registering, Paused or Left.
 	State string    `json:"state"`
 	JobID string    `json:"job_id,omitempty"`
 	Since time.Time `json:"since"`
@@ -152,6 +161,9 @@ type Status struct {
 // New makes a slot. unfinished is the folder of a job that it held when the supervisor ended, or nil.
 func New(s Settings, unfinished *jobdir.Folder) *Agent {
 	s.Limits = s.Limits.withDefaults()
+	if s.Observer == nil {
+		s.Observer = unobserved{}
+	}
 	s.Logger = s.Logger.With("slot", s.Slot)
 	a := &Agent{
 		Settings: s, kick: make(chan struct{}, 1), events: make(chan event),
@@ -229,7 +241,7 @@ func (a *Agent) Run(ctx context.Context) (Reason, error) {
 	if ctx.Err() == nil && a.identity.Token != "" {
 		a.disconnect(ctx)
 	}
-	a.setStatus("left", "")
+	a.setStatus(Left, "")
 	return reason, nil
 }
 
@@ -351,7 +363,7 @@ func (a *Agent) apply(e event) {
 
 func (a *Agent) showState() {
 	if !a.pausedAt.IsZero() {
-		a.setStatus(paused, a.pausedBy)
+		a.setStatus(Paused, a.pausedBy)
 		return
 	}
 	a.setStatus(string(a.machine.State()), "")

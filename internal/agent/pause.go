@@ -8,9 +8,6 @@ import (
 	"github.com/signalman-ci/signalman/internal/agent/state"
 )
 
-// paused is what a slot's status says while it asks for no jobs.
-const paused = "paused"
-
 // turn syncs, or does not if that would ask for a job while the host has no room for one. It tells when the next turn is.
 //
 // A sync in waiting-for-jobs may be answered with a job, so a slot that is paused is silent. Before the hub would remove it for

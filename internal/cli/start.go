@@ -67,7 +67,10 @@ func startCommand() *cli.Command {
 			if c.Bool("check") {
 				return checkWorkers(c.Context, settings.Agent.Job, c.App.Writer)
 			}
-			return runSupervisor(c.Context, settings)
+			tel := startTelemetry(c.Context, cfg, logger)
+			defer tel.close()
+			tel.watch(&settings)
+			return runSupervisor(c.Context, settings, tel)
 		},
 	}
 }
@@ -90,7 +93,7 @@ func warnOfNoEffect(logger hclog.Logger, cfg *config.Config) {
 }
 
 // runSupervisor works until all slots have left, or a second signal comes. After an upgrade this process is another program.
-func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
+func runSupervisor(ctx context.Context, settings supervisor.Settings, tel *telemetry) error {
 	next, err := findReplacement()
 	if err != nil {
 		return err
@@ -103,6 +106,7 @@ func runSupervisor(ctx context.Context, settings supervisor.Settings) error {
 			return err
 		}
 		if !interrupted { // else there is nothing to upgrade for
+			tel.flush()
 			settings.Logger.Error("cannot run the new version; going on with this one", "error", next.exec())
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +60,8 @@ type Settings struct {
 	CheckUpgrade func(ctx context.Context) (version string, err error)
 	// Manager, if set, is told how the supervisor does.
 	Manager Manager
+	// Figures, if set, are what the admin socket answers at /metrics.
+	Figures Figures
 	Logger  hclog.Logger
 }
 
@@ -107,6 +110,9 @@ func Open(s Settings) (_ *Supervisor, err error) {
 	sup.openCgroups()
 	sup.checker = sup.newChecker()
 	sup.reconciler = newReconciler(dir, sup.runDir, sup.Agent.Job, s.Logger)
+	if s.Figures != nil {
+		s.Figures.Slots(func() []agent.Status { return sup.Status().Slots })
+	}
 	if sup.admin, err = admin.Listen(filepath.Join(sup.runDir, admin.SocketName), sup); err != nil {
 		return nil, err
 	}
@@ -277,6 +283,21 @@ func (s *Supervisor) Status() admin.Status {
 		st.Slots = append(st.Slots, a.Status())
 	}
 	return st
+}
+
+// Figures counts what the supervisor does, and shows it.
+type Figures interface {
+	// Slots says where the slots' states can be looked up.
+	Slots(status func() []agent.Status)
+	Handler() http.Handler
+}
+
+// Metrics implements admin.Supervisor.
+func (s *Supervisor) Metrics() http.Handler {
+	if s.Figures == nil {
+		return nil
+	}
+	return s.Figures.Handler()
 }
 
 // recover finds the jobs that were running when the last supervisor ended, by slot, oldest first.
