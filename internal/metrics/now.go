@@ -137,7 +137,7 @@ func (s *shipping) Sent(err error, shipped uploader.Amount) {
 func (s *shipping) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.Metrics.shipping, s)
+	delete(s.shipping, s)
 }
 
 func (s *shipping) setOldest(t time.Time) {
