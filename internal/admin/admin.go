@@ -55,6 +55,8 @@ type Supervisor interface {
 	// Drain makes all slots take no more jobs, Resume lets them.
 	Drain() error
 	Resume() error
+	// Metrics answers with figures in Prometheus' format; nil: there are none.
+	Metrics() http.Handler
 }
 
 // Listen opens the socket. The caller owns the state folder: a socket that is there is a dead supervisor's.
@@ -85,6 +87,9 @@ func Listen(path string, sup Supervisor) (*Server, error) {
 	mux.HandleFunc("POST /v1/reload", reload(sup))
 	mux.HandleFunc("POST /v1/drain", change(sup, func() error { return sup.Drain() }))
 	mux.HandleFunc("POST /v1/resume", change(sup, func() error { return sup.Resume() }))
+	if metrics := sup.Metrics(); metrics != nil {
+		mux.Handle("GET /metrics", metrics)
+	}
 	s := &Server{http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)

@@ -50,6 +50,8 @@ func (f fake) Status() Status {
 	return f.status
 }
 
+func (f fake) Metrics() http.Handler { return nil }
+
 func (f fake) Upgrade(context.Context) (string, error) { return "2", f.err }
 
 func (f fake) Reconcile(_ context.Context, dryRun bool) []reconcile.Leftover {

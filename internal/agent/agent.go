@@ -60,7 +60,10 @@ type Settings struct {
 	Limits       Limits
 	// Changed, if set, is called when the slot's status is another; it must not wait for anything.
 	Changed func()
-	Logger  hclog.Logger
+	// Observer and Tracer, if set, hear what the slot does.
+	Observer Observer
+	Tracer   Tracer
+	Logger   hclog.Logger
 }
 
 // Limits are the times after which a slot gives up. Zero values mean the defaults.
@@ -169,6 +172,9 @@ type Status struct {
 // New makes a slot. unfinished is the folder of a job that it held when the supervisor ended, or nil.
 func New(s Settings, unfinished *jobdir.Folder) *Agent {
 	s.Limits = s.Limits.withDefaults()
+	if s.Observer == nil {
+		s.Observer = unobserved{}
+	}
 	s.Logger = s.Logger.With("slot", s.Slot)
 	a := &Agent{
 		Settings: s, kick: make(chan struct{}, 1), events: make(chan event),

@@ -19,6 +19,9 @@ func (a *Agent) sync(ctx context.Context) time.Duration {
 		req.InterruptedAt = at.Unix()
 	}
 	answer, err := a.Hub.Sync(ctx, a.identity.Token, req)
+	if ctx.Err() == nil {
+		a.Observer.Synced(a.Slot, err)
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			a.syncFailed(ctx, err)

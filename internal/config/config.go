@@ -60,6 +60,7 @@ type Config struct {
 	Limits     Limits
 	Admission  Admission
 	Secrets    Secrets
+	StatsD     StatsD
 
 	origins map[string]Origin
 }
@@ -142,6 +143,13 @@ type Limits struct {
 type Admission struct {
 	MinDisk, MinMemory Size
 	MinInodes          int
+}
+
+// StatsD is where figures are pushed to; without a host nowhere.
+type StatsD struct {
+	Host      string
+	Port      int
+	Namespace string
 }
 
 // Secrets says what of a job is masked in its log.

@@ -253,6 +253,16 @@ var options = []option{
 		value: texts(func(c *Config) *[]string { return &c.Secrets.Files }, checkFileGlob),
 		doc:   "Names, paths and globs of the files of a job whose contents are masked in its log."},
 
+	{key: "statsd.host", when: Restart, group: fileGroup, in: inFile,
+		value: text(func(c *Config) *string { return &c.StatsD.Host }, checkHost),
+		doc:   "A StatsD server to push metrics to, by UDP. If empty, none."},
+	{key: "statsd.port", when: Restart, group: fileGroup, in: inFile, def: "8125",
+		value: number(func(c *Config) *int { return &c.StatsD.Port }, 1, 65535),
+		doc:   "The port of the StatsD server."},
+	{key: "statsd.namespace", when: Restart, group: fileGroup, in: inFile, def: "agent.prod",
+		value: text(func(c *Config) *string { return &c.StatsD.Namespace }, checkNamespace),
+		doc:   "What the names of metrics begin with at the StatsD server."},
+
 	{key: "log-level", when: Restart, group: envGroup, in: inEnv, def: "info",
 		value: logLevel(func(c *Config) *string { return &c.Log.Level }),
 		doc:   "How much the agent logs: trace, debug, info, warn, error or off."},

@@ -72,7 +72,9 @@ type Settings struct {
 	SilenceLimit time.Duration
 	// StopLimit is how long a worker may take to end a job that is to stop; 0 means three times what it ought to.
 	StopLimit time.Duration
-	Logger    hclog.Logger
+	// Observer, if set, hears how jobs begin, and what goes wrong.
+	Observer Observer
+	Logger   hclog.Logger
 }
 
 // Job is one job of a slot.
@@ -85,6 +87,9 @@ type Job struct {
 
 // New prepares the job of a folder.
 func New(s Settings, folder *jobdir.Folder) *Job {
+	if s.Observer == nil {
+		s.Observer = unobserved{}
+	}
 	return &Job{Settings: s, folder: folder, logger: s.Logger.With("job", folder.ID())}
 }
 
@@ -135,7 +140,11 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, c
 		j.disband(work)
 		return result, nil
 	}
-	return j.finish(work, req, *problem)
+	result, err := j.finish(work, req, *problem)
+	if err == nil {
+		j.tellFault(*problem, requestErr)
+	}
+	return result, err
 }
 
 // finish cleans up after a worker that can't, and closes its log.
@@ -222,6 +231,7 @@ func (j *Job) worker(work context.Context, req *request.Request, requestErr erro
 	}
 	switch err := j.start(work, worker, executor, req); {
 	case err == nil:
+		j.Observer.JobStarted(executor, time.Since(j.folder.State().Taken))
 		return worker, nil
 	case work.Err() != nil: // it may have the job
 		worker.Detach()
@@ -248,7 +258,10 @@ func (j *Job) launch(work context.Context, req *request.Request) (worker *plugin
 	if err != nil {
 		return nil, "", err
 	}
-	worker, err = j.startWorker(work, executor)
+	begin := time.Now()
+	if worker, err = j.startWorker(work, executor); err == nil {
+		j.Observer.WorkerStarted(executor, time.Since(begin))
+	}
 	return worker, executor, err
 }
 

@@ -67,6 +67,8 @@ type Settings struct {
 	Watch  *filewatch.Watcher
 	// Manager, if set, is told how the supervisor does.
 	Manager Manager
+	// Figures, if set, are what the admin socket answers at /metrics.
+	Figures Figures
 	Logger  hclog.Logger
 }
 
@@ -135,6 +137,10 @@ func Open(s Settings) (_ *Supervisor, err error) {
 	sup.Settings = sup.withCgroups(s)
 	sup.checker = newChecker(dir, sup.Settings)
 	sup.reconciler = newReconciler(dir, sup.runDir, sup.Agent.Job, s.Logger)
+	sup.tellFigures(func(f Figures) {
+		f.Slots(func() []agent.Status { return sup.Status().Slots })
+		f.Draining(sup.drained.Load())
+	})
 	if sup.admin, err = admin.Listen(filepath.Join(sup.runDir, admin.SocketName), sup); err != nil {
 		return nil, err
 	}
