@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/signalman-ci/signalman/internal/connection"
+	"github.com/signalman-ci/signalman/internal/loopback"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
@@ -106,6 +107,14 @@ func isHostPort(s string) bool {
 	}
 	n, err := strconv.Atoi(port)
 	return err == nil && n >= 1 && n <= 65535
+}
+
+// checkListen takes "" too: none.
+func checkListen(address string) error {
+	if address == "" {
+		return nil
+	}
+	return loopback.Check(address)
 }
 
 func checkEnvName(name string) error {

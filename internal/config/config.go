@@ -59,6 +59,7 @@ type Config struct {
 	Jobs       Jobs
 	Limits     Limits
 	Admission  Admission
+	Admin      Admin
 	Secrets    Secrets
 
 	origins map[string]Origin
@@ -142,6 +143,12 @@ type Limits struct {
 type Admission struct {
 	MinDisk, MinMemory Size
 	MinInodes          int
+}
+
+// Admin holds the settings of the admin API.
+type Admin struct {
+	// Listen is a loopback host:port where the API is beside its socket, or empty.
+	Listen string
 }
 
 // Secrets says what of a job is masked in its log.
