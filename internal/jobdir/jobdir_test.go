@@ -385,7 +385,7 @@ func TestStateThatOutgrowsAFullDisk(t *testing.T) {
 // What others have written fits into job.json, which has to stay within its size.
 func TestLine(t *testing.T) {
 	for text, want := range map[string]string{
-		"": "", " a\n\tb\r\n c ": "a b c", "a\x1b[31mb\x00": "a [31mb", "\xff": "\uFFFD", "grün": "grün",
+		"": "", "a\n\tb\r\n c\n": "a b c", "a\x1b[31mb\x00": "a [31mb", "\xff": "\uFFFD", "grün": "grün",
 	} {
 		assert.Equal(t, want, Line(text))
 	}
