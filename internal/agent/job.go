@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/signalman-ci/signalman/internal/history"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
@@ -96,6 +97,8 @@ func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) 
 		a.Observer.JobEnded(End{
 			JobID: c.folder.ID(), Slot: a.Slot, Result: protocol.Failed, Taken: c.folder.State().Taken, Ended: time.Now(), Log: c.folder.EventsPath(),
 		})
+		a.noteReason(c.folder, fmt.Sprintf("The job's request could not be had: %v", err))
+		a.closeFolder(c.folder, protocol.Failed)
 		report(event{kind: finished, result: protocol.Failed})
 		return
 	}
@@ -107,9 +110,7 @@ func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) 
 		return
 	}
 	told := c.folder.State().Outcome != "" // by the supervisor before
-	if err := c.folder.Update(func(s *jobdir.State) { s.Outcome = string(end.Result) }); err != nil {
-		log.Error("cannot note the job's outcome", "error", err)
-	}
+	a.closeFolder(c.folder, end.Result)
 	if !told {
 		a.Observer.JobEnded(end)
 	}
@@ -119,6 +120,19 @@ func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) 
 	}
 	if c.folder.State().AckedOffset > longLog {
 		debug.FreeOSMemory() // the runtime would hold on to what shipping it took for minutes
+	}
+}
+
+// noteReason keeps why a job is not going to pass, for history.
+func (a *Agent) noteReason(folder *jobdir.Folder, reason string) {
+	if err := folder.Update(func(s *jobdir.State) { s.Reason = jobdir.Line(reason) }); err != nil {
+		a.Logger.Error("cannot note why the job ends", "job", folder.ID(), "error", err)
+	}
+}
+
+func (a *Agent) closeFolder(folder *jobdir.Folder, result protocol.Result) {
+	if err := history.Close(folder, result); err != nil {
+		a.Logger.Error("cannot note the job's outcome", "job", folder.ID(), "error", err)
 	}
 }
 

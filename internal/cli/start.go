@@ -243,7 +243,7 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (_ supervisor.Settings,
 	}
 	return supervisor.Settings{
 		Config: cfg, StateDir: cfg.StateDir, Slots: cfg.Concurrency, JobUsers: cfg.JobUsers,
-		ShutdownHook: cfg.Hooks.Shutdown, KeepJobs: cfg.Jobs.Keep, Logger: logger,
+		ShutdownHook: cfg.Hooks.Shutdown, KeepJobs: cfg.Jobs.Keep, AdminListen: cfg.Admin.Listen, Logger: logger,
 		Floors: floors(cfg),
 		Agent: agent.Settings{
 			Hub: client, Endpoint: cfg.Endpoint, Token: tokenSource(cfg),

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/signalman-ci/signalman/internal/connection"
+	"github.com/signalman-ci/signalman/internal/loopback"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
@@ -121,6 +122,14 @@ func checkNamespace(name string) error {
 		return fmt.Errorf("%q can't begin the names of metrics; allowed are letters, digits, '-', '_', and '.' between them", name)
 	}
 	return nil
+}
+
+// checkListen takes "" too: none.
+func checkListen(address string) error {
+	if address == "" {
+		return nil
+	}
+	return loopback.Check(address)
 }
 
 func checkEnvName(name string) error {

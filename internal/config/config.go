@@ -59,6 +59,7 @@ type Config struct {
 	Jobs       Jobs
 	Limits     Limits
 	Admission  Admission
+	Admin      Admin
 	Secrets    Secrets
 	StatsD     StatsD
 
@@ -143,6 +144,12 @@ type Limits struct {
 type Admission struct {
 	MinDisk, MinMemory Size
 	MinInodes          int
+}
+
+// Admin holds the settings of the admin API.
+type Admin struct {
+	// Listen is a loopback host:port where the API is beside its socket, or empty.
+	Listen string
 }
 
 // StatsD is where figures are pushed to; without a host nowhere.

@@ -70,6 +70,7 @@ var samples = map[string][3]string{
 	"admission.min-disk":            {"1GiB", "", "0B"},
 	"admission.min-inodes":          {"1000", "", "64"},
 	"admission.min-memory":          {"1GiB", "", "64MiB"},
+	"admin.listen":                  {"127.0.0.1:8070", "", "[::1]:80"},
 	"secrets.env-vars":              {"A", "", "B*"},
 	"secrets.files":                 {"a", "", "*.pem"},
 	"statsd.host":                   {"one.example.com", "", "127.0.0.1"},

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -149,6 +150,7 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, c
 
 // finish cleans up after a worker that can't, and closes its log.
 func (j *Job) finish(work context.Context, req *request.Request, p problem) (protocol.Result, error) {
+	p.text = j.masked(p.text, req)
 	if err := j.noteEnding(p); err != nil {
 		j.logger.Error("cannot note how the job ends", "error", err)
 	}
@@ -204,7 +206,8 @@ func (j *Job) worker(work context.Context, req *request.Request, requestErr erro
 		return nil, cannotStart(requestErr)
 	}
 	if closed(stop) {
-		return nil, &problem{directive: startDirective, text: "The job was stopped before it began.", result: protocol.Stopped}
+		text := strings.TrimSpace(j.folder.State().StopReason + " The job was stopped before it began.")
+		return nil, &problem{directive: startDirective, text: text, result: protocol.Stopped}
 	}
 	worker, executor, err := j.launch(work, req)
 	if err != nil {
@@ -221,6 +224,7 @@ func (j *Job) worker(work context.Context, req *request.Request, requestErr erro
 		s.Worker = &jobdir.Worker{
 			Executor: executor, Process: addr.Process, Network: addr.Network, Address: addr.Socket, Protocol: addr.Protocol,
 		}
+		s.Name = jobdir.Line(req.Job.Name)
 		if j.Timeout > 0 {
 			s.Deadline = time.Now().Add(j.Timeout)
 			s.Timeout = j.Timeout

@@ -24,11 +24,3 @@ func (s *Supervisor) tellFigures(what func(Figures)) {
 		what(s.Figures)
 	}
 }
-
-// Metrics implements admin.Supervisor.
-func (s *Supervisor) Metrics() http.Handler {
-	if s.Figures == nil {
-		return nil
-	}
-	return s.Figures.Handler()
-}

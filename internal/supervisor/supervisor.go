@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/config"
 	"github.com/signalman-ci/signalman/internal/filewatch"
+	"github.com/signalman-ci/signalman/internal/history"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
@@ -60,6 +60,8 @@ type Settings struct {
 	// CheckUpgrade lets the binary that would take this one's place check whether it could, and tells its version; nil: there is no
 	// such way.
 	CheckUpgrade func(ctx context.Context) (version string, err error)
+	// AdminListen is the loopback host:port of the admin API beside its socket; "": none.
+	AdminListen string
 	// Config is what the user has set, which the rest follows from. Load reads it anew, and gives with it what the user should know of;
 	// nil: there is nothing to read. Watch, if set, tells when there is something new to read.
 	Config *config.Config
@@ -141,7 +143,7 @@ func Open(s Settings) (_ *Supervisor, err error) {
 		f.Slots(func() []agent.Status { return sup.Status().Slots })
 		f.Draining(sup.drained.Load())
 	})
-	if sup.admin, err = admin.Listen(filepath.Join(sup.runDir, admin.SocketName), sup); err != nil {
+	if sup.admin, err = sup.openAdmin(); err != nil {
 		return nil, err
 	}
 	return sup, nil
@@ -368,15 +370,15 @@ func (s *Supervisor) endOrphan(ctx context.Context, folder *jobdir.Folder) {
 	s.mu.Lock()
 	settings, err := s.agentSettings(folder.State().Slot)
 	s.mu.Unlock()
+	var result protocol.Result
 	if err == nil {
 		stop := make(chan struct{})
 		close(stop)
-		var result protocol.Result
 		result, err = job.New(settings.Job, folder).Run(ctx, nil, errors.New("the job was given up"), job.Control{Stop: stop})
 		log.Info("the job has ended; the hub has given it up and isn't told", "result", result)
 	}
 	if err == nil {
-		err = folder.Finish()
+		err = errors.Join(history.Close(folder, result), folder.Finish())
 	}
 	if err != nil {
 		log.Error("cannot end the job", "error", err)
