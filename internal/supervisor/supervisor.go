@@ -180,6 +180,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	var rest sync.WaitGroup
 	rest.Go(func() { s.tidy(background) })
 	rest.Go(func() { s.tellLacks(background) })
+	rest.Go(func() { s.Agent.Job.Finder.Watch(background, s.Logger) })
 	if s.Manager != nil {
 		rest.Go(func() { s.tellManager(background) })
 	}
