@@ -204,7 +204,7 @@ func versionOf(ctx context.Context, workers plugins.Finder, executor, runDir str
 
 func pinPlugins(c *cli.Context) error {
 	if !c.Args().Present() {
-		return errors.New("which plugins? supervisor plugins pin NAME...")
+		return errors.New("which plugins? Name them: supervisor plugins pin NAME")
 	}
 	_, workers, err := loadPlugins(c)
 	if err != nil {
@@ -222,7 +222,7 @@ func pinPlugins(c *cli.Context) error {
 
 func checkPlugin(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return errors.New("which one? supervisor plugins check NAME, or the path of a worker-NAME; flags come first")
+		return errors.New("which one? Name it, or the path of a worker-NAME, after the flags: supervisor plugins check NAME")
 	}
 	cfg, workers, err := loadPlugins(c)
 	if err != nil {
@@ -335,7 +335,7 @@ func runKit(c *cli.Context, w conformance.Worker) (failed bool) {
 		}
 		fmt.Fprintf(c.App.Writer, "FAILED   %s (%.1f s)\n         expected: %s\n         %s\n", one.Name, r.Duration.Seconds(), one.Expects,
 			strings.ReplaceAll(r.Err.Error(), "\n", "\n         "))
-		if c.Context.Err() != nil {
+		if c.Err() != nil {
 			break
 		}
 	}
