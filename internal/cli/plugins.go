@@ -81,9 +81,6 @@ func finderOf(cfg *config.Config) (plugins.Finder, error) {
 	}
 	f.Verify, f.Env = plugins.Verify(cfg.Verify), map[string][]string{}
 	for _, p := range cfg.Plugins {
-		if plugins.BuiltIn(p.Name) {
-			return f, fmt.Errorf("[plugins.%[1]s]: the executor %[1]s comes with Signalman and has no table; its settings stand outside of tables and in [limits] and [compose]", p.Name)
-		}
 		f.Env[p.Name] = job.PluginEnv(os.Environ(), p.PassEnv)
 	}
 	return f, nil

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/signalman-ci/signalman/internal/executor/settings"
 )
 
 // pluginTables begins the names of the plugins' tables.
@@ -25,6 +27,10 @@ var reserved = map[string]string{
 func (r *fileReader) plugin(name string, line int, table map[string]toml.Primitive) {
 	if !goodExecutor.MatchString(name) {
 		r.refuse(line, fmt.Sprintf("[plugins.%q]: %q is not the name of an executor", name, name))
+		return
+	}
+	if settings.IsBuiltIn(name) {
+		r.refuse(line, fmt.Sprintf("[plugins.%[1]s]: the executor %[1]s comes with Signalman and has no such table; see [limits], [compose] and what stands above the tables", name))
 		return
 	}
 	values := map[string]fileValue{}

@@ -62,6 +62,8 @@ func TestErrorsOfPluginTables(t *testing.T) {
 		{"array", "[plugins.mine]\na = [\"5ecret\"]", `agent.toml:2: plugins.mine.a: a plugin's setting must be text, a number, true or false, not an array`},
 		{"date", "[plugins.mine]\na = 2020-01-01", `agent.toml:2: plugins.mine.a: a plugin's setting must be text, a number, true or false, not a date or time`},
 		{"name", "[plugins.\"a b\"]\nc = 1", `agent.toml:1: [plugins."a b"]: "a b" is not the name of an executor`},
+		{"built in", "[plugins.shell]\nmemory = 1",
+			`agent.toml:1: [plugins.shell]: the executor shell comes with Signalman and has no such table; see [limits], [compose] and what stands above the tables`},
 		{"bad limit", "[plugins.mine]\nmemory = \"much\"",
 			`agent.toml:2: plugins.mine.memory: "much" is not a size; write a whole number and a unit, such as "500MB" or "1GiB"`},
 		{"type of a limit", "[plugins.mine]\npids = true", `agent.toml:2: plugins.mine.pids: it must be a whole number from 0 to 4194304, not true or false`},
@@ -94,4 +96,24 @@ func TestWithoutHub(t *testing.T) {
 	assert.Equal(t, []string{"/x"}, c.PluginDirs)
 	_, _, err = Parse(Sources{Root: true})
 	require.ErrorContains(t, err, "endpoint and token must be set")
+}
+
+func TestDiffOfPluginTables(t *testing.T) {
+	with := func(toml string) *Config {
+		c, _, err := Parse(Sources{Flags: required(), Root: true, Path: "agent.toml", File: []byte(toml)})
+		require.NoError(t, err)
+		return c
+	}
+	old := with("[plugins.a]\nkey = \"5ecret1\"\nsame = 1\npids = 5\ngone = 1\n[plugins.b]\nx = 1")
+	assert.Empty(t, Diff(old, with("\n[plugins.b]\nx = 1\n[plugins.a]\nkey = \"5ecret1\"\nsame = \"1\"\npids = \"5\"\ngone = 1\n")))
+	var lines []string
+	for _, c := range Diff(old, with("[plugins.a]\nkey = \"5ecret2\"\nsame = 1\npids = 6\n[plugins.c]\nempty = \"\"")) {
+		lines = append(lines, c.String())
+	}
+	const when = "; applied from the next job"
+	assert.Equal(t, []string{
+		"plugins.a.gone: \"[hidden]\" -> (none)" + when, "plugins.a.key: changed" + when, "plugins.a.pids: 5 -> 6" + when,
+		"plugins.b.x: \"[hidden]\" -> (none)" + when, "plugins.c.empty: (none) -> \"\"" + when,
+	}, lines)
+	assert.Empty(t, Diff(with("[plugins.a]"), with("")), "an empty table says nothing")
 }

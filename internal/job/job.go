@@ -281,8 +281,12 @@ func (j *Job) launch(work context.Context, req *request.Request) (worker *plugin
 		return nil, "", err
 	}
 	begin := time.Now()
-	if worker, err = j.startWorker(work, executor); err == nil {
+	worker, err = j.startWorker(work, executor)
+	switch reason := plugins.Refusal(executor, err); {
+	case err == nil:
 		j.Observer.WorkerStarted(executor, time.Since(begin))
+	case reason != "" && work.Err() == nil:
+		j.Observer.PluginRefused(reason)
 	}
 	return worker, executor, err
 }

@@ -11,14 +11,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/signalman-ci/signalman/internal/executor/settings"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
 )
 
-// builtIn are the executors that come with Signalman; a file in a plugin folder can't take their place.
-var builtIn = []string{"shell", "compose", "k8s"}
-
-// BuiltIn tells whether an executor of this name comes with Signalman.
-func BuiltIn(executor string) bool { return slices.Contains(builtIn, executor) }
+// BuiltIn tells whether an executor of this name comes with Signalman; a file in a plugin folder can't take its place.
+func BuiltIn(executor string) bool { return settings.IsBuiltIn(executor) }
 
 // goodName is what an executor can be named, here as in the config file.
 var goodName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
@@ -73,7 +71,7 @@ func (f Finder) Start(ctx context.Context, executor string, l pluginhost.Launch)
 // open finds a worker's file and looks whether it is to be run.
 func (f Finder) open(executor string) (*workerFile, error) {
 	if strings.ContainsAny(executor, "/\\\x00") || executor == "" {
-		return nil, fmt.Errorf("executor %q: no such name can be a worker's", executor)
+		return nil, unknownError(fmt.Sprintf("executor %q: no such name can be a worker's", executor))
 	}
 	name := fileName(executor)
 	if BuiltIn(executor) {
@@ -101,7 +99,7 @@ func (f Finder) open(executor string) (*workerFile, error) {
 }
 
 func (f Finder) unknown(executor, where string) error {
-	return fmt.Errorf("executor %q: no %s in %s; known are: %s", executor, fileName(executor), where, strings.Join(f.Known(), ", "))
+	return unknownError(fmt.Sprintf("executor %q: no %s in %s; known are: %s", executor, fileName(executor), where, strings.Join(f.Known(), ", ")))
 }
 
 // openPlugin opens a plugin's file if it can be run, and is pinned where it has to be.
@@ -156,7 +154,7 @@ type candidate struct {
 // candidates are the workers that come with Signalman, then the files of the plugin folders, in order.
 func (f Finder) candidates() []candidate {
 	var all []candidate
-	for _, name := range builtIn {
+	for _, name := range settings.BuiltIn {
 		if path := filepath.Join(f.Own, fileName(name)); isFile(path) {
 			all = append(all, candidate{name: name, path: path})
 		}

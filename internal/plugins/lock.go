@@ -73,9 +73,9 @@ func (l lock) check(path, sum string) error {
 	hint := fmt.Sprintf("if it is what it should be, run: supervisor plugins pin %s", name)
 	switch l.pin(path, sum) {
 	case Unpinned:
-		return fmt.Errorf("it is not pinned in %s (plugins.verify = \"locked\"); %s", l.path, hint)
+		return refuse(UnpinnedReason, "it is not pinned in %s (plugins.verify = \"locked\"); %s", l.path, hint)
 	case Changed:
-		return fmt.Errorf("it is not the file that %s pins (plugins.verify = \"locked\"): its SHA-256 is %s; %s", l.path, sum, hint)
+		return refuse(ChangedReason, "it is not the file that %s pins (plugins.verify = \"locked\"): its SHA-256 is %s; %s", l.path, sum, hint)
 	}
 	return nil
 }

@@ -202,6 +202,27 @@ func TestLocked(t *testing.T) {
 	refused("mine", lockPath+" can't be relied upon: every user of this host may write to the file")
 }
 
+func TestRefusal(t *testing.T) {
+	dir := folder(t, "worker-mine")
+	write(t, filepath.Join(dir, "worker-text"), "text", 0o755)
+	f := Finder{Own: folder(t), Dirs: []string{dir}, Verify: Locked}
+	refusal := func(executor string) string {
+		_, err := f.Find(executor)
+		require.Error(t, err)
+		return Refusal(executor, err)
+	}
+	assert.Equal(t, UnpinnedReason, refusal("mine"))
+	assert.Equal(t, UnusableReason, refusal("text"))
+	assert.Empty(t, refusal("none"))
+	assert.Empty(t, refusal("a/b"))
+	assert.Empty(t, refusal("shell"))
+	_, _, err := f.Pin("mine")
+	require.NoError(t, err)
+	write(t, filepath.Join(dir, "worker-mine"), script+"# changed", 0o755)
+	assert.Equal(t, ChangedReason, refusal("mine"))
+	assert.Empty(t, Refusal("mine", nil))
+}
+
 func TestPinRefuses(t *testing.T) {
 	dir := folder(t, "worker-shell")
 	write(t, filepath.Join(dir, "worker-text"), "text", 0o755)
@@ -364,38 +385,63 @@ func TestScriptReplacedWhileStarting(t *testing.T) {
 	require.ErrorContains(t, err, "its file was changed while it was being started")
 }
 
+// put puts a plugin into its folder at once.
+func put(t *testing.T, dir, name, text string) {
+	t.Helper()
+	write(t, filepath.Join(dir, ".new"), text, 0o755)
+	require.NoError(t, os.Rename(filepath.Join(dir, ".new"), filepath.Join(dir, "worker-"+name)))
+}
+
 func TestWatch(t *testing.T) {
 	dir := folder(t, "worker-first")
 	f := Finder{Own: folder(t, "worker-shell"), Dirs: []string{filepath.Join(t.TempDir(), "not-yet"), dir}, Sums: NewSums()}
+	var mu sync.Mutex
+	renewed := make(chan struct{})
+	set := func(change func()) {
+		mu.Lock()
+		change()
+		mu.Unlock()
+		renewed <- struct{}{}
+	}
 	log := &logged{lines: make(chan string, 100)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.Watch(ctx, hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Info}))
+		Watch(ctx, func() Finder { mu.Lock(); defer mu.Unlock(); return f }, renewed, hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Info}))
 	}()
 	defer func() { cancel(); <-done }()
 	log.wait(t, "found a plugin: executor=first")
 
-	write(t, filepath.Join(dir, ".new"), script, 0o755)
-	require.NoError(t, os.Rename(filepath.Join(dir, ".new"), filepath.Join(dir, "worker-second")))
+	put(t, dir, "second", script)
 	log.wait(t, "found a plugin: executor=second")
 	_, _, err := f.Pin("second")
 	require.NoError(t, err)
 	log.wait(t, "a plugin's pin has changed: executor=second", "pin=pinned")
-	write(t, filepath.Join(dir, "worker-second"), script+"# 2\n", 0o755)
+	put(t, dir, "second", script+"# 2\n")
 	log.wait(t, "a plugin was replaced; the next job gets the new one: executor=second", "pin=changed")
-	write(t, filepath.Join(dir, "worker-second"), "text", 0o755)
+	put(t, dir, "second", "text")
 	log.wait(t, "a plugin can't be used: executor=second", "it is a text file")
-	write(t, filepath.Join(dir, "worker-second"), script, 0o755)
+	put(t, dir, "second", script)
 	log.wait(t, "a plugin can be used now: executor=second")
 	require.NoError(t, os.Remove(filepath.Join(dir, "worker-first")))
 	log.wait(t, "a plugin is gone: executor=first")
 	require.NoError(t, os.Mkdir(f.Dirs[0], 0o755))
-	write(t, filepath.Join(f.Dirs[0], "worker-third"), script, 0o755)
+	put(t, f.Dirs[0], "third", script)
 	log.wait(t, "found a plugin: executor=third")
-	write(t, filepath.Join(dir, "worker-shell"), script, 0o755)
+	put(t, dir, "shell", script)
 	log.wait(t, "a plugin can't be used: executor=shell", "comes with Signalman")
+
+	// Other settings hold from then on.
+	set(func() { f.Verify = Locked })
+	log.wait(t, "a plugin can't be used: executor=third", "it is not pinned")
+	dirs := f.Dirs
+	set(func() { f.Dirs = nil })
+	for range 3 { // second, third, and the one that was never used
+		log.wait(t, "a plugin is gone")
+	}
+	set(func() { f.Verify, f.Dirs = Off, dirs[:1] })
+	log.wait(t, "found a plugin: executor=third")
 	assert.Empty(t, log.lines, "each is told once")
 }
 

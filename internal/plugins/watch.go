@@ -2,26 +2,52 @@ package plugins
 
 import (
 	"context"
+	"sync"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/signalman-ci/signalman/internal/filewatch"
 )
 
-// Watch tells the log which plugins there are, and when one comes, changes or goes, until ctx ends.
-func (f Finder) Watch(ctx context.Context, logger hclog.Logger) {
-	if len(f.Dirs) == 0 {
-		return
+// Watch tells the log which plugins there are, and when one comes, changes or goes, until ctx ends. current gives the settings, which
+// are others after renewed has sent.
+func Watch(ctx context.Context, current func() Finder, renewed <-chan struct{}, logger hclog.Logger) {
+	known := map[string]Plugin{}
+	for ctx.Err() == nil {
+		known = current().watch(ctx, renewed, known, logger)
 	}
+}
+
+// watch does it for as long as the settings hold. It is told what is known and tells what is then.
+func (f Finder) watch(ctx context.Context, renewed <-chan struct{}, known map[string]Plugin, logger hclog.Logger) map[string]Plugin {
 	opts := filewatch.Options{Logger: logger}
 	for _, dir := range f.Dirs {
 		opts.Folders = append(opts.Folders, filewatch.Folder{Path: dir, Pattern: fileName("*")}, filewatch.Folder{Path: dir, Pattern: LockFile})
 	}
 	w := filewatch.New(opts)
-	known := map[string]Plugin{}
 	look := func() { known = f.tell(known, logger) }
 	look()
+	if len(f.Dirs) == 0 {
+		select {
+		case <-ctx.Done():
+		case <-renewed:
+		}
+		return known
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer cancel()
+	waiting.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-renewed:
+			cancel()
+		}
+	})
 	w.Run(ctx, look)
+	return known
 }
 
 // tell logs what differs from what is known, and returns what is there now.

@@ -121,9 +121,13 @@ func TestBrokenPlugins(t *testing.T) {
 // With verify = "locked" only what is pinned is run.
 func TestLockedPlugins(t *testing.T) {
 	t.Parallel()
-	h := newPluginHost(t, "[plugins]\nverify = \"locked\"\n")
+	h := newPluginHost(t, "[plugins]\nverify = \"off\"\n")
 	h.dropExample()
 	s := h.start()
+	assert.Equal(t, hub.ResultPassed, h.finished(h.choose("example", "true")).Result)
+	h.write("agent.toml.new", strings.Replace(h.read("agent.toml"), `"off"`, `"locked"`, 1))
+	require.NoError(t, os.Rename(h.path("agent.toml.new"), h.path("agent.toml"))) // taken up without a restart
+	s.saysOnce("a setting has changed", "key=plugins.verify")
 	s.saysOnce("a plugin can't be used", "executor=example", "it is not pinned")
 	id := h.choose("example", "true")
 	assert.Equal(t, hub.ResultFailed, h.finished(id).Result)
