@@ -248,7 +248,7 @@ func (a *Agent) Run(ctx context.Context) (Reason, error) {
 		}
 	}
 	if a.current != nil && a.identity.Wanted != a.fingerprint() { // the kept registration is for this job only
-		a.Renew(a.Settings)
+		a.renewLater()
 	}
 	reason := a.loop(ctx)
 	if reason == HandedOver {
