@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -331,6 +332,22 @@ func TestReloadWhileASlotIsRefused(t *testing.T) {
 	w.registered("host")
 	s.Interrupt()
 	require.NoError(t, w.await(done))
+}
+
+// Of operators who want opposite things one has the last word, over a restart too.
+func TestDrainAndResumeAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	s := w.open()
+	for range 100 {
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() { assert.NoError(t, s.Drain()) })
+			all.Go(func() { assert.NoError(t, s.Resume()) })
+		}
+		all.Wait()
+		require.Equal(t, s.Status().Drained, s.dir.drained())
+	}
 }
 
 // Drained: no job is taken, also not by the next supervisor, until someone resumes.

@@ -96,7 +96,8 @@ type Supervisor struct {
 	reconciling sync.Mutex
 	reconciler  *reconcile.Reconciler // mu
 
-	drained atomic.Bool
+	drained  atomic.Bool
+	draining sync.Mutex // held while drained is changed
 	// startedWith is the configuration of the start, which some settings are kept from; reloading holds while another one is taken up.
 	startedWith *config.Config
 	reloading   sync.Mutex
