@@ -186,6 +186,7 @@ func New(s Settings, unfinished *jobdir.Folder) *Agent {
 	a.handOver = sync.OnceFunc(func() { close(a.handingOver) })
 	if unfinished != nil {
 		a.current = newCurrent(unfinished)
+		a.status.JobID = unfinished.ID()
 	}
 	return a
 }

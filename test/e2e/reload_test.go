@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -162,4 +163,28 @@ func TestDrainAndResume(t *testing.T) {
 	out, err = h.cli("resume")
 	require.NoError(t, err, out)
 	assert.Equal(t, hub.ResultPassed, h.finished(second).Result)
+}
+
+// A job that the hub is just giving out when the host is drained is waited for, also through an upgrade.
+func TestDrainWaitsForTheJobThatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, hubtest.Options{NextSyncAfter: 50 * time.Millisecond})
+	h.start()
+	h.agentNames(agentName)
+	answered := make(chan struct{})
+	asked := h.hub.AddFault(hubtest.Fault{Endpoint: hubtest.Sync, Kind: hubtest.Delay, For: patience, Until: answered, Times: 1})
+	eventually(t, "the slot asks for a job", func() bool { return asked.Hits() == 1 })
+	job := h.submit(hubtest.Request{Commands: []string{"echo here", h.untilFile("gate")}})
+	drain := h.cliStarted("drain", "--wait")
+	eventually(t, "the host is drained", func() bool { return h.status().Drained })
+	close(answered)
+	h.output(job, "here\n")
+	assert.Contains(t, h.cliSays("upgrade"), "upgraded")
+	h.write("gate", "")
+	code, err := drain.Exit(patience)
+	require.NoError(t, err)
+	assert.Zero(t, code, drain.Log)
+	assert.Equal(t, "drained; jobs that still run: 0\n", drain.Log.String())
+	ended, _ := h.hub.Job(job)
+	assert.Equal(t, hub.ResultPassed, ended.Result, "it has returned before the job's end")
 }
