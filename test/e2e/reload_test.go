@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -81,6 +82,21 @@ func TestReload(t *testing.T) {
 	})
 	s.signal(syscall.SIGTERM)
 	assert.Zero(t, s.exit())
+}
+
+// A SIGHUP that comes when the supervisor has just been started doesn't end it.
+func TestReloadBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, hubtest.Options{})
+	require.NoError(t, syscall.Mkfifo(h.path("agent.toml"), 0o600)) // so that the start waits
+	h.args = append(h.args, "--config-file", h.path("agent.toml"))
+	s := h.start()
+	file, err := os.OpenFile(h.path("agent.toml"), os.O_WRONLY, 0) // returns when the start reads
+	require.NoError(t, err)
+	s.signal(syscall.SIGHUP)
+	_, err = file.WriteString("concurrency = 2\n")
+	require.NoError(t, errors.Join(err, file.Close()))
+	h.agentNames(agentName, agentName+"-2")
 }
 
 // A Kubernetes ConfigMap is changed by the swap of a symlink to a folder.
