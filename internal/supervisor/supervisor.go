@@ -92,6 +92,7 @@ type Supervisor struct {
 
 	// scopes is set while jobs can have scopes of their own, noScopes once it was said that they can't.
 	scopes, noScopes atomic.Bool
+	trying           sync.Mutex // held while it is tried what cgroups jobs can have
 
 	reconciling sync.Mutex
 	reconciler  *reconcile.Reconciler // mu
