@@ -313,6 +313,32 @@ func TestReloadWhileASlotLeaves(t *testing.T) {
 	w.requireHook("INTERRUPTED\n")
 }
 
+// A slot that is refused doesn't look as if it were still to register; the status says why it can't work.
+func TestReloadAddsASlotThatIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	right := w.set.Agent.Token
+	l := w.reloadable()
+	s := w.open()
+	done := w.run(s)
+	w.registered("host")
+	reload := func(token regtoken.Source) {
+		t.Helper()
+		l.change(func(set *Settings) { set.Slots, set.Agent.Token = 2, token })
+		_, err := s.Reload()
+		require.NoError(t, err)
+	}
+	reload(regtoken.Text("wrong"))
+	w.eventually("the slot that is refused says why", func() bool {
+		st := s.Status().Slots
+		return len(st) == 2 && st[1].State == agent.Left && strings.Contains(st[1].Problem, "check token and endpoint")
+	})
+	reload(right)
+	w.registered("host", "host-2")
+	s.Interrupt()
+	require.NoError(t, w.await(done))
+}
+
 // A token that is mended while the wrong one is being refused is asked with, rather than the slot given up.
 func TestReloadWhileASlotIsRefused(t *testing.T) {
 	t.Parallel()
