@@ -263,7 +263,7 @@ func (a *Agent) notJoined(ctx context.Context, err error) (Reason, error) {
 		return a.leave, nil
 	case ctx.Err() != nil, !a.interrupted().IsZero(): // to be interrupted meanwhile is no failure
 		a.setStatus(Left, "")
-		return Interrupted, nil
+		return Interrupted, nil //nolint:nilerr // see above
 	}
 	a.setStatus(Left, err.Error())
 	return Unknown, err
