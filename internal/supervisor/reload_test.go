@@ -204,10 +204,13 @@ func TestReloadOfABrokenConfiguration(t *testing.T) {
 	w := newWorld(t, 1)
 	l := w.reloadable()
 	s := w.open()
+	_, err := s.Reload()
+	require.ErrorContains(t, err, "about to start")
+	assert.Nil(t, s.Status().LastReload, "that is no fault of the configuration")
 	done := w.run(s)
 	w.registered("host")
 	l.fail(errors.New("agent.toml:3: concurrency: what\nagent.toml:4: name: which"))
-	_, err := s.Reload()
+	_, err = s.Reload()
 	require.ErrorContains(t, err, "agent.toml:3: concurrency")
 	assert.Contains(t, w.log.String(), `reason="agent.toml:3: concurrency: what; agent.toml:4: name: which"`)
 	assert.Contains(t, s.Status().LastReload.Error, "agent.toml:4")
@@ -220,6 +223,7 @@ func TestReloadOfABrokenConfiguration(t *testing.T) {
 	require.NoError(t, w.await(done))
 	_, err = s.Reload()
 	require.ErrorContains(t, err, "on its way out")
+	assert.Empty(t, s.Status().LastReload.Error)
 }
 
 // A change that can only be had by a restart is told again until then, and an upgrade isn't that.
@@ -374,6 +378,18 @@ func TestDrainAndResumeAtOnce(t *testing.T) {
 		all.Wait()
 		require.Equal(t, s.Status().Drained, s.dir.drained())
 	}
+}
+
+// What can't be kept is told in one line.
+func TestDrainThatCannotBeKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	s := w.open()
+	require.NoError(t, os.MkdirAll(filepath.Join(s.dir.drainedFile(), "in the way"), 0o700))
+	err := s.Drain()
+	require.ErrorContains(t, err, "it holds, but can't be kept over a restart: ")
+	assert.NotContains(t, err.Error(), "\n")
+	assert.True(t, s.Status().Drained)
 }
 
 // Drained: no job is taken, also not by the next supervisor, until someone resumes.
