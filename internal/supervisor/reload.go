@@ -12,10 +12,10 @@ import (
 	"github.com/signalman-ci/signalman/internal/config"
 )
 
-// notNow is the error of a reload that says nothing of the configuration.
-type notNow string
+// notNowError is the error of a reload that says nothing of the configuration.
+type notNowError string
 
-func (e notNow) Error() string { return string(e) }
+func (e notNowError) Error() string { return string(e) }
 
 // Reload reads the configuration anew and takes it up: at once what concerns the supervisor, and as soon as a slot has no job what
 // concerns jobs and registrations. A configuration that has something wrong changes nothing; the error says what.
@@ -29,7 +29,7 @@ func (s *Supervisor) Reload() (admin.Reload, error) {
 	if err != nil {
 		report.Error = err.Error()
 	}
-	if _, is := errors.AsType[notNow](err); is {
+	if _, is := errors.AsType[notNowError](err); is {
 		s.Logger.Warn("the configuration isn't taken up", "reason", err)
 		return report, err
 	}
@@ -104,9 +104,9 @@ func (s *Supervisor) apply(next Settings) error {
 	defer s.mu.Unlock()
 	switch {
 	case s.launch == nil:
-		return notNow("the supervisor is about to start; try again")
+		return notNowError("the supervisor is about to start; try again")
 	case s.interrupted, s.handedOver, s.slots.working == 0:
-		return notNow("the supervisor is on its way out")
+		return notNowError("the supervisor is on its way out")
 	}
 	if len(next.JobUsers) > 0 {
 		if err := s.dir.share(); err != nil {
