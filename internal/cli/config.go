@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -87,9 +86,7 @@ func showConfig(c *cli.Context) error {
 		fmt.Fprintln(c.App.ErrWriter, "Warning:", w)
 	}
 	if c.Bool("json") {
-		enc := json.NewEncoder(c.App.Writer)
-		enc.SetIndent("", "  ")
-		return enc.Encode(cfg.Settings())
+		return writeJSON(c.App.Writer, cfg.Settings())
 	}
 	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
 	for _, s := range cfg.Settings() {
