@@ -221,7 +221,7 @@ func TestSession(t *testing.T) {
 
 func TestSessionsAreBounded(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	a := newAuth(testToken, 80)
+	a := newAuth(testToken, 80, "")
 	a.now = func() time.Time { return now }
 	begin := func() *http.Request {
 		w := &recorder{header: http.Header{}}
