@@ -88,6 +88,9 @@ func (a *auth) refuseToken(w http.ResponseWriter, r *http.Request) {
 		turn = now
 	}
 	turn = turn.Add(wrongPace)
+	if last := now.Add(maxWrong * wrongPace); turn.After(last) { // some have gone away meanwhile, and their turns are free
+		turn = last
+	}
 	a.nextNo = turn
 	a.mu.Unlock()
 	t := time.NewTimer(turn.Sub(now))

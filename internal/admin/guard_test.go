@@ -1,12 +1,14 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -278,6 +280,21 @@ func TestWrongTokensAreSlowed(t *testing.T) {
 	assert.Positive(t, count[401])
 	assert.GreaterOrEqual(t, time.Since(start), time.Duration(count[401])*wrongPace)
 	assert.Equal(t, 200, p.do("GET", "/v1/status", "").StatusCode)
+}
+
+// Who doesn't wait for the answer to a wrong token doesn't make others wait for ever.
+func TestWrongTokensOfCallersThatGoAway(t *testing.T) {
+	a := newAuth(testToken, 1)
+	gone, leave := context.WithCancel(ctx(t))
+	leave()
+	for range 1000 {
+		a.refuseToken(httptest.NewRecorder(), httptest.NewRequestWithContext(gone, "GET", "/v1/status", nil))
+	}
+	patient := ctx(t)
+	answer := httptest.NewRecorder()
+	a.refuseToken(answer, httptest.NewRequestWithContext(patient, "GET", "/v1/status", nil))
+	require.NoError(t, patient.Err())
+	assert.Equal(t, 401, answer.Code)
 }
 
 func TestRequestsAreBounded(t *testing.T) {

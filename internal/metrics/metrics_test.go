@@ -159,6 +159,10 @@ func TestSlots(t *testing.T) {
 
 	slots[0].State = agent.Registering
 	assert.Zero(t, scrape(t, m)["signalman_ready"])
+	slots[0].State = agent.Left
+	assert.Equal(t, 1., scrape(t, m)["signalman_ready"])
+	slots[0].Problem = "the hub doesn't know the registration token"
+	assert.Zero(t, scrape(t, m)["signalman_ready"])
 }
 
 func TestShipping(t *testing.T) {

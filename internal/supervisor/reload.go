@@ -161,6 +161,8 @@ func (s *Supervisor) Drain() error { return s.setDrained(true) }
 func (s *Supervisor) Resume() error { return s.setDrained(false) }
 
 func (s *Supervisor) setDrained(drained bool) error {
+	s.draining.Lock() // what holds and what is kept are to be the same
+	defer s.draining.Unlock()
 	if s.drained.Swap(drained) != drained {
 		s.Logger.Info(map[bool]string{true: "drained: no more jobs are taken", false: "resumed: jobs are taken again"}[drained])
 	}
