@@ -30,17 +30,21 @@ type auth struct {
 	now    func() time.Time
 	wrong  chan struct{} // those that wait
 
+	file string // where the sessions are kept; "" if they aren't
+
 	mu       sync.Mutex
 	sessions map[[sha256.Size]byte]time.Time // ends, by the hash of the id
 	nextNo   time.Time                       // when the next wrong token may be answered
 }
 
-func newAuth(token string, port int) *auth {
-	return &auth{
+func newAuth(token string, port int, file string) *auth {
+	a := &auth{
 		// A browser sends the cookies of one port to all of a host.
 		token: sha256.Sum256([]byte(token)), cookie: fmt.Sprintf("signalman-session-%d", port), now: time.Now,
-		wrong: make(chan struct{}, maxWrong), sessions: map[[sha256.Size]byte]time.Time{},
+		wrong: make(chan struct{}, maxWrong), sessions: map[[sha256.Size]byte]time.Time{}, file: file,
 	}
+	a.load()
+	return a
 }
 
 // admit lets a request with token or session through; else it answers.
@@ -117,6 +121,7 @@ func (a *auth) begin(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	a.sweep(now)
 	a.sessions[sha256.Sum256([]byte(id))] = now.Add(sessionLife)
+	a.keep()
 	a.mu.Unlock()
 	a.setCookie(w, id, int(sessionLife/time.Second))
 	w.WriteHeader(http.StatusNoContent)
@@ -144,6 +149,7 @@ func (a *auth) end(w http.ResponseWriter, r *http.Request) {
 	if c, err := r.Cookie(a.cookie); err == nil {
 		a.mu.Lock()
 		delete(a.sessions, sha256.Sum256([]byte(c.Value)))
+		a.keep()
 		a.mu.Unlock()
 	}
 	a.setCookie(w, "", -1)

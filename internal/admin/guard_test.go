@@ -223,7 +223,7 @@ func TestSession(t *testing.T) {
 
 func TestSessionsAreBounded(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	a := newAuth(testToken, 80)
+	a := newAuth(testToken, 80, "")
 	a.now = func() time.Time { return now }
 	begin := func() *http.Request {
 		w := &recorder{header: http.Header{}}
@@ -284,7 +284,7 @@ func TestWrongTokensAreSlowed(t *testing.T) {
 
 // Who doesn't wait for the answer to a wrong token doesn't make others wait for ever.
 func TestWrongTokensOfCallersThatGoAway(t *testing.T) {
-	a := newAuth(testToken, 1)
+	a := newAuth(testToken, 1, "")
 	gone, leave := context.WithCancel(ctx(t))
 	leave()
 	for range 1000 {

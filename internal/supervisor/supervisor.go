@@ -41,7 +41,7 @@ const (
 	hookLimit = 5 * time.Minute
 )
 
-// Settings are what a supervisor is given. A reload changes all but StateDir, CheckUpgrade, Load, Watch, Manager and Logger.
+// Settings are what a supervisor is given. A reload changes all but StateDir, AdminListen, Mounts, CheckUpgrade, Load, Watch, Manager and Logger.
 type Settings struct {
 	StateDir string
 	// Slots is how many jobs may run side by side.
@@ -63,6 +63,8 @@ type Settings struct {
 	CheckUpgrade func(ctx context.Context) (version string, err error)
 	// AdminListen is the loopback host:port of the admin API beside its socket; "": none.
 	AdminListen string
+	// Mounts are served there besides the API and the page.
+	Mounts []admin.Mount
 	// Config is what the user has set, which the rest follows from. Load reads it anew, and gives with it what the user should know of;
 	// nil: there is nothing to read. Watch, if set, tells when there is something new to read.
 	Config *config.Config
