@@ -135,7 +135,7 @@ func (s *Server) serveTCP(public func(*http.Request) bool) {
 		}
 	}
 	addr := l.Addr().(*net.TCPAddr)
-	g := &guard{next: s.mux, port: addr.Port, auth: newAuth(s.Token, addr.Port, s.Sessions), public: public}
+	g := &guard{next: s.mux, port: addr.Port, auth: newAuth(s.Token, s.Sessions), public: public}
 	server := newServer(g)
 	s.mu.Lock()
 	closed := s.ending.Err() != nil

@@ -3,9 +3,9 @@ package admin
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -18,37 +18,32 @@ func TestSessionsAreKept(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "sessions.json")
 	now := time.Now()
 	open := func(token string) *auth {
-		a := newAuth(token, 80, file)
+		a := newAuth(token, file)
 		a.now = func() time.Time { return now }
 		return a
 	}
 	first := open(testToken)
-	w := &recorder{header: http.Header{}}
-	r, err := http.NewRequest(http.MethodPost, sessionPath, strings.NewReader(`{"token":"`+testToken+`"}`))
-	require.NoError(t, err)
-	first.begin(w, r)
-	with, err := http.NewRequest(http.MethodGet, "/", nil)
-	require.NoError(t, err)
-	cookie := (&http.Response{Header: w.header}).Cookies()[0]
-	with.AddCookie(cookie)
+	id := beginSession(t, first)
 
-	assert.True(t, open(testToken).hasSession(with), "after an upgrade")
-	assert.False(t, open(testToken+"x").hasSession(with), "with another token")
+	assert.True(t, open(testToken).isSession(id), "after an upgrade")
+	assert.False(t, open(testToken+"x").isSession(id), "with another token")
 	raw, err := os.ReadFile(file)
 	require.NoError(t, err)
-	assert.NotContains(t, string(raw), cookie.Value)
+	assert.NotContains(t, string(raw), id)
 	assert.NotContains(t, string(raw), testToken)
 	info, err := os.Stat(file)
 	require.NoError(t, err)
 	assert.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 
 	second := open(testToken)
-	second.end(&recorder{header: http.Header{}}, with)
-	assert.False(t, open(testToken).hasSession(with), "it was ended")
+	with := httptest.NewRequest(http.MethodDelete, sessionPath, nil)
+	with.Header.Set("Authorization", "Bearer "+id)
+	second.end(httptest.NewRecorder(), with)
+	assert.False(t, open(testToken).isSession(id), "it was ended")
 
 	require.NoError(t, os.WriteFile(file, raw, 0o600))
 	now = now.Add(sessionLife + time.Second)
-	late := newAuth(testToken, 80, "")
+	late := newAuth(testToken, "")
 	late.now, late.file = func() time.Time { return now }, file
 	late.load()
 	assert.Empty(t, late.sessions, "it has had its time")

@@ -10,8 +10,13 @@ export class ApiError extends Error {
 
 const limit = 15000; // ms for an answer that is one piece
 
+// The session is kept for this origin alone, which the port is part of; a cookie would go to every port of the host.
+const key = "signalman-session";
+const session = () => localStorage.getItem(key);
+
 async function request(method, path, body, signal) {
   const headers = method === "GET" ? {} : { "X-Signalman": "1" };
+  if (session()) headers.Authorization = `Bearer ${session()}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let res;
   try {
@@ -53,8 +58,15 @@ export const api = {
   config: () => json("GET", "/v1/config"),
   plugins: () => json("GET", "/v1/plugins"),
   ready: () => json("GET", "/readyz").then(() => "", (err) => (err.status === 503 ? err.message : Promise.reject(err))),
-  signIn: (token) => json("POST", "/v1/session", { token }),
-  signOut: () => json("DELETE", "/v1/session"),
+  plain: (job) => request("GET", `/v1/jobs/${id(job)}/log?plain=1`).then((r) => r.blob()),
+  signIn: async (token) => {
+    localStorage.removeItem(key);
+    localStorage.setItem(key, (await json("POST", "/v1/session", { token })).id);
+  },
+  signOut: async () => {
+    await json("DELETE", "/v1/session").catch(() => {});
+    localStorage.removeItem(key);
+  },
   examples: () => json("GET", "/v1/dev/examples"),
   submit: (yaml) => json("POST", "/v1/dev/jobs", { yaml }),
 };

@@ -212,7 +212,7 @@ document.addEventListener("keydown", (e) => {
 $("skip").addEventListener("click", (e) => { e.preventDefault(); main.focus(); }); // its address would be a page
 $("help").addEventListener("click", help);
 $("signout").addEventListener("click", async () => {
-  await api.signOut().catch(() => {});
+  await api.signOut();
   signIn();
 });
 

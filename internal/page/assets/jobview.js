@@ -13,6 +13,13 @@ const pause = (ms, signal) => new Promise((resolve) => {
   signal.addEventListener("abort", () => { clearTimeout(t); resolve(); }, { once: true });
 });
 
+// download saves the log as text: a plain link would come without the session.
+async function download(id) {
+  const url = URL.createObjectURL(await api.plain(id));
+  h("a", { href: url, download: `${id}.txt` }).click();
+  URL.revokeObjectURL(url);
+}
+
 export class JobView {
   constructor(id, line) {
     this.id = id;
@@ -57,7 +64,7 @@ export class JobView {
         h("button", { type: "button", class: "icon", title: "Previous match (N)", "aria-label": "Previous match", onclick: () => this.view.next(-1) }, icon("up")),
         h("button", { type: "button", class: "icon", title: "Next match (n)", "aria-label": "Next match", onclick: () => this.view.next(1) }, icon("down"))),
       this.progress, h("span", { class: "spacer" }), this.foldChip, this.wrapChip,
-      h("a", { class: "chip", href: `/v1/jobs/${encodeURIComponent(id)}/log?plain=1`, target: "_blank", rel: "noopener", title: "The log as text" }, "Raw"));
+      h("button", { type: "button", class: "chip", title: "Download the log as text", onclick: () => download(id) }, "Download"));
     this.note = h("p", { class: "empty", hidden: true });
     this.el = h("div", { class: "job" }, this.head, h("div", { class: "log-box" }, this.bar, this.note, this.view.el, this.followChip));
     this.started = this.#start();
