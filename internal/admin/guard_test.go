@@ -242,15 +242,6 @@ func beginSession(t *testing.T, a *auth) string {
 	return begun.ID
 }
 
-type recorder struct {
-	header http.Header
-	status int
-}
-
-func (r *recorder) Header() http.Header         { return r.header }
-func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
-func (r *recorder) WriteHeader(status int)      { r.status = status }
-
 // Wrong tokens are answered one after the other; more of them than may wait are refused at once, and right ones don't wait.
 func TestWrongTokensAreSlowed(t *testing.T) {
 	p := listenTCP(t, nil)
