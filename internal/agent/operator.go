@@ -11,8 +11,8 @@ import (
 	"github.com/signalman-ci/signalman/internal/jobdir"
 )
 
-// operatorStopped is what the log of a job says that an operator has stopped.
-const operatorStopped = "An operator of this agent stopped the job."
+// OperatorStop is what the log of a job says that an operator has stopped.
+const OperatorStop = "An operator of this agent stopped the job."
 
 var (
 	// ErrNotHeld says that a slot doesn't have a job.
@@ -53,7 +53,7 @@ func (a *Agent) stopByOperator(jobID string) error {
 	}
 	if err := a.current.folder.Update(func(s *jobdir.State) {
 		if !s.StopRequested {
-			s.StopRequested, s.StopReason = true, operatorStopped
+			s.StopRequested, s.StopReason = true, OperatorStop
 		}
 	}); err != nil {
 		return fmt.Errorf("cannot note that the job is to stop: %w", err)

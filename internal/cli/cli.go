@@ -39,7 +39,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			startCommand(), doctorCommand(), runCommand(), devCommand(), statusCommand(), jobsCommand(), logsCommand(), stopJobCommand(),
+			startCommand(), serveCommand(), doctorCommand(), runCommand(), devCommand(), statusCommand(), jobsCommand(), logsCommand(), stopJobCommand(),
 			reloadCommand(), drainCommand(), resumeCommand(), upgradeCommand(), reconcileCommand(), configCommand(), pluginsCommand(), adminTokenCommand(),
 			{
 				Name: "version", Usage: "print the version",

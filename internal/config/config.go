@@ -63,6 +63,7 @@ type Config struct {
 	Secrets    Secrets
 	StatsD     StatsD
 	Verify     Verify
+	Serve      Serve
 	// Plugins are the tables [plugins.NAME], sorted by name.
 	Plugins []Plugin
 
@@ -111,6 +112,19 @@ type Kubernetes struct {
 type Executors struct {
 	Shell         string
 	DockerCompose string
+}
+
+// Serve is what only `supervisor serve` knows.
+type Serve struct {
+	AuthTokenSecret       Secret
+	Host                  string
+	Port                  int
+	TLSCert, TLSKey       string
+	TLSSelfSigned         bool
+	CallbackRetryAttempts int
+	ExposeKVM             bool
+	// StatsD holds what was set by flags and variables. It is in the other StatsD as well for serve.
+	StatsD StatsD
 }
 
 // Log holds the settings of the agent's own log and of the logs of jobs.

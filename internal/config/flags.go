@@ -12,7 +12,12 @@ import (
 )
 
 // Flags are the flags of `supervisor start`. They hold what the command line gave, so each app needs its own.
-func Flags() []cli.Flag { return flags(func(option) bool { return true }) }
+func Flags() []cli.Flag { return flags(func(o option) bool { return o.group != serveGroup }) }
+
+// ServeFlags are those of `supervisor serve`.
+func ServeFlags() []cli.Flag {
+	return flags(func(o option) bool { return o.group == serveGroup || serveToo[o.key] })
+}
 
 // PluginFlags are those of them that say where plugins are.
 func PluginFlags() []cli.Flag {
@@ -86,6 +91,16 @@ func LoadWithoutHub(c *cli.Context) (*Config, []string, error) {
 		return nil, nil, err
 	}
 	s.WithoutHub = true
+	return Parse(s)
+}
+
+// LoadServe makes the Config of `supervisor serve`.
+func LoadServe(c *cli.Context) (*Config, []string, error) {
+	s, err := Gather(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.WithoutHub, s.Serve = true, true
 	return Parse(s)
 }
 

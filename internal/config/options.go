@@ -59,7 +59,16 @@ const (
 	k8sGroup  = "Kubernetes"
 	fileGroup = "Tables"
 	envGroup  = "Environment only"
+	// serveGroup is what only `supervisor serve` knows.
+	serveGroup = "supervisor serve"
 )
+
+// serveToo are the options in other groups that `supervisor serve` has flags for as well.
+var serveToo = map[string]bool{
+	"config-file": true, "ca-file": true, "client-cert": true, "client-key": true, "proxy": true, "state-dir": true, "plugin-dirs": true,
+	"job-executors": true, "job-user": true, "pass-env": true, "env-vars": true, "files": true, "fail-on-missing-files": true,
+	"upload-job-logs": true, "pre-job-hook-path": true, "post-job-hook-path": true,
+}
 
 // options is the table that everything else comes from, in the order of the example file.
 var options = []option{
@@ -277,6 +286,40 @@ var options = []option{
 # [plugins.NAME] sets what concerns one plugin: memory, cpus, pids and timeout as in [limits], for its jobs; pass-env, names
 # and globs of the agent's environment variables that it gets. Any other key there is passed to the plugin.
 `},
+
+	{key: "auth-token-secret", when: Restart, group: serveGroup, in: inFlag | inEnv, arg: "SECRET",
+		value: secret(func(c *Config) *Secret { return &c.Serve.AuthTokenSecret }, func(string) error { return nil }),
+		doc:   "What the tokens of callers are signed with (JWT, HS256). Required. On a command line other users of the host can read it."},
+	{key: "host", when: Restart, group: serveGroup, in: inFlag | inEnv, def: "0.0.0.0", arg: "ADDRESS",
+		value: text(func(c *Config) *string { return &c.Serve.Host }, checkHost),
+		doc:   "The address to listen at."},
+	{key: "port", when: Restart, group: serveGroup, in: inFlag | inEnv, def: "8000", arg: "N",
+		value: number(func(c *Config) *int { return &c.Serve.Port }, 0, 65535),
+		doc:   "The port to listen at. 0: any that is free; the log tells."},
+	{key: "tls-cert-path", when: Restart, group: serveGroup, in: inFlag | inEnv, def: "server.crt", arg: "PATH",
+		value: text(func(c *Config) *string { return &c.Serve.TLSCert }),
+		doc:   "The server's certificate (PEM)."},
+	{key: "tls-key-path", when: Restart, group: serveGroup, in: inFlag | inEnv, def: "server.key", arg: "PATH",
+		value: text(func(c *Config) *string { return &c.Serve.TLSKey }),
+		doc:   "The key of tls-cert-path (PEM)."},
+	{key: "tls-self-signed", when: Restart, group: serveGroup, in: inFlag | inEnv, def: "false",
+		value: boolean(func(c *Config) *bool { return &c.Serve.TLSSelfSigned }),
+		doc:   "Make a certificate, and keep it in state-dir, where neither of these files is there."},
+	{key: "callback-retry-attempts", when: Restart, group: serveGroup, in: inFlag | inEnv, def: "300", arg: "N",
+		value: number(func(c *Config) *int { return &c.Serve.CallbackRetryAttempts }, 1, 1000000),
+		doc:   "How often a callback is tried, once a second."},
+	{key: "expose-kvm-device", when: Restart, group: serveGroup, in: inFlag | inEnv, def: "true",
+		value: boolean(func(c *Config) *bool { return &c.Serve.ExposeKVM }),
+		doc:   "Give a job's first container /dev/kvm, where the host has it."},
+	{key: "statsd-host", when: Restart, group: serveGroup, in: inFlag | inEnv, arg: "HOST",
+		value: text(func(c *Config) *string { return &c.Serve.StatsD.Host }, checkHost),
+		doc:   "A StatsD server to push metrics to, by UDP; wins over [statsd] host."},
+	{key: "statsd-port", when: Restart, group: serveGroup, in: inFlag | inEnv, def: "8125", arg: "N",
+		value: number(func(c *Config) *int { return &c.Serve.StatsD.Port }, 1, 65535),
+		doc:   "The port of the StatsD server; wins over [statsd] port."},
+	{key: "statsd-namespace", when: Restart, group: serveGroup, in: inFlag | inEnv, def: "agent.prod", arg: "NAME",
+		value: text(func(c *Config) *string { return &c.Serve.StatsD.Namespace }, checkNamespace),
+		doc:   "What the names of metrics begin with at the StatsD server; wins over [statsd] namespace."},
 
 	{key: "log-level", when: Restart, group: envGroup, in: inEnv, def: "info",
 		value: logLevel(func(c *Config) *string { return &c.Log.Level }),

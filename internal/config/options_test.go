@@ -95,6 +95,8 @@ func TestDefaults(t *testing.T) {
 		},
 		Jobs:   Jobs{Keep: 168 * 3600e9, StopGrace: 5e9},
 		StatsD: StatsD{Port: 8125, Namespace: "agent.prod"}, Verify: VerifyOff,
+		Serve: Serve{Host: "0.0.0.0", Port: 8000, TLSCert: "server.crt", TLSKey: "server.key", CallbackRetryAttempts: 300, ExposeKVM: true,
+			StatsD: StatsD{Port: 8125, Namespace: "agent.prod"}},
 	}, c)
 }
 

@@ -52,6 +52,8 @@ type Sources struct {
 	Root bool
 	// WithoutHub is set for what has nothing to do with the hub: what is needed for that need not be set.
 	WithoutHub bool
+	// Serve is set for `supervisor serve`. Others don't look at the variables of its options, whose names are rather common words.
+	Serve bool
 }
 
 func (s Sources) env(name string) string {
@@ -67,7 +69,7 @@ func (s Sources) find(o option) (input, Origin, bool) {
 	if texts, ok := s.Flags[o.key]; ok && o.in&inFlag != 0 {
 		return textInput(texts...), Origin{FromFlag, "--" + o.key}, true
 	}
-	if o.in&inEnv != 0 {
+	if o.in&inEnv != 0 && (s.Serve || o.group != serveGroup) {
 		if v := s.env(o.env()); v != "" {
 			return textInput(v), Origin{FromEnv, o.env()}, true
 		}
@@ -139,6 +141,12 @@ func (c *Config) finish(s Sources) (warnings []string, err error) {
 	if err := c.required(); err != nil && !s.WithoutHub {
 		return nil, err
 	}
+	if s.Serve {
+		c.takeStatsD()
+	}
+	if s.Serve && c.Serve.AuthTokenSecret == "" {
+		return nil, errors.New("auth-token-secret must be set: use SEMAPHORE_AGENT_AUTH_TOKEN_SECRET, or --auth-token-secret")
+	}
 	if c.NameFromEnv != "" {
 		warning, err := c.takeNameFromEnv(s)
 		if err != nil {
@@ -159,6 +167,20 @@ func (c *Config) finish(s Sources) (warnings []string, err error) {
 		return nil, err
 	}
 	return warnings, c.rules()
+}
+
+// takeStatsD lets the options of serve win over the table.
+func (c *Config) takeStatsD() {
+	set := func(key string) bool { return c.origins[key].Source != FromDefault }
+	if set("statsd-host") {
+		c.StatsD.Host = c.Serve.StatsD.Host
+	}
+	if set("statsd-port") {
+		c.StatsD.Port = c.Serve.StatsD.Port
+	}
+	if set("statsd-namespace") {
+		c.StatsD.Namespace = c.Serve.StatsD.Namespace
+	}
 }
 
 // required tells of all that is missing at once.

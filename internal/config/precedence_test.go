@@ -77,6 +77,17 @@ var samples = map[string][3]string{
 	"statsd.port":                   {"1", "", "9125"},
 	"statsd.namespace":              {"a", "", "b.c-d_e"},
 	"plugins.verify":                {"locked", "", "off"},
+	"auth-token-secret":             {"one", "two", ""},
+	"host":                          {"127.0.0.1", "::1", ""},
+	"port":                          {"1", "0", ""},
+	"tls-cert-path":                 {"/a.crt", "/b.crt", ""},
+	"tls-key-path":                  {"/a.key", "/b.key", ""},
+	"tls-self-signed":               {"true", "false", ""},
+	"callback-retry-attempts":       {"1", "2", ""},
+	"expose-kvm-device":             {"false", "true", ""},
+	"statsd-host":                   {"one.example.com", "127.0.0.1", ""},
+	"statsd-port":                   {"1", "9125", ""},
+	"statsd-namespace":              {"a", "b.c-d_e", ""},
 	"log-level":                     {"debug", "warning", ""},
 	"log-file-path":                 {"/a.log", "/b.log", ""},
 	"logs-compression-size":         {"2MB", "1048576", ""},
@@ -103,7 +114,7 @@ func TestPrecedence(t *testing.T) {
 				continue
 			}
 			t.Run(o.key+"/"+strconv.Itoa(int(set)), func(t *testing.T) {
-				s := Sources{Path: "agent.toml", Flags: map[string][]string{}}
+				s := Sources{Path: "agent.toml", Flags: map[string][]string{}, Serve: true}
 				want, origin := o.def, Origin{Source: FromDefault}
 				if set&inFile != 0 {
 					want, origin = samples[o.key][2], Origin{FromFile, "agent.toml:1"}
@@ -229,15 +240,42 @@ func TestBareBooleanFlagsAndRepeatedOnes(t *testing.T) {
 }
 
 func TestHelpShowsVariableDefaultAndPlaceholder(t *testing.T) {
-	var out strings.Builder
-	app := &cli.App{Name: "supervisor", Writer: &out, Commands: []*cli.Command{{Name: "start", Flags: Flags()}}}
-	require.NoError(t, app.Run([]string{"supervisor", "start", "--help"}))
-	for _, o := range options {
-		if o.in&inFlag == 0 {
-			continue
+	for name, flags := range map[string][]cli.Flag{"start": Flags(), "serve": ServeFlags()} {
+		var out strings.Builder
+		app := &cli.App{Name: "supervisor", Writer: &out, Commands: []*cli.Command{{Name: name, Flags: flags}}}
+		require.NoError(t, app.Run([]string{"supervisor", name, "--help"}))
+		for _, o := range options {
+			if o.in&inFlag == 0 {
+				continue
+			}
+			shown := strings.Contains(out.String(), strings.TrimSpace("--"+o.key+" "+o.arg)) && strings.Contains(out.String(), "[$"+o.env()+"]")
+			assert.Equal(t, name == "start" && o.group != serveGroup || name == "serve" && (o.group == serveGroup || serveToo[o.key]), shown, "%s --%s", name, o.key)
 		}
-		assert.Contains(t, out.String(), strings.TrimSpace("--"+o.key+" "+o.arg))
-		assert.Contains(t, out.String(), "[$"+o.env()+"]")
+		assert.Contains(t, out.String(), "(default: 300)")
 	}
-	assert.Contains(t, out.String(), "(default: 300)")
+	for key := range serveToo {
+		_, known := optionOf(key)
+		assert.True(t, known, key)
+	}
+}
+
+// What serve is told wins over the table for all; start doesn't look at variables that are serve's.
+func TestServe(t *testing.T) {
+	env := map[string]string{"SEMAPHORE_AGENT_PORT": "tcp://10.0.0.1:80", "SEMAPHORE_AGENT_STATSD_HOST": "b.example.com"}
+	file := []byte("[statsd]\nhost = \"a.example.com\"\nport = 9\n")
+	c, _, err := Parse(Sources{Flags: required(), Root: true, LookupEnv: lookup(env), File: file})
+	require.NoError(t, err)
+	assert.Equal(t, 8000, c.Serve.Port)
+	assert.Equal(t, StatsD{Host: "a.example.com", Port: 9, Namespace: "agent.prod"}, c.StatsD)
+
+	_, _, err = Parse(Sources{Root: true, LookupEnv: lookup(env), File: file, WithoutHub: true, Serve: true})
+	require.ErrorContains(t, err, "SEMAPHORE_AGENT_PORT")
+	delete(env, "SEMAPHORE_AGENT_PORT")
+	_, _, err = Parse(Sources{Root: true, LookupEnv: lookup(env), File: file, WithoutHub: true, Serve: true})
+	require.ErrorContains(t, err, "auth-token-secret must be set")
+	env["SEMAPHORE_AGENT_AUTH_TOKEN_SECRET"] = "5ecret"
+	c, _, err = Parse(Sources{Root: true, LookupEnv: lookup(env), File: file, WithoutHub: true, Serve: true})
+	require.NoError(t, err)
+	assert.Equal(t, StatsD{Host: "b.example.com", Port: 9, Namespace: "agent.prod"}, c.StatsD)
+	assert.NotContains(t, c.String(), "5ecret")
 }

@@ -3,6 +3,8 @@
 //	job.json       slot, worker, outcome: written by the supervisor, whole and for good
 //	acked.json     acknowledged index: written by the supervisor with every batch, older after a power loss
 //	request.json   the job request without the log's token; goes at the job's end
+//	callbacks.json where the result is told, with the token for it; goes at the job's end (supervisor serve)
+//	jump.env       the job's variables for shells by SSH; goes at the job's end (supervisor serve)
 //	events.jsonl   the event log (package eventlog), written by the worker while it lives
 //	log.txt(.gz)   the log as it is pushed to the job's artifacts, while it is: written by the supervisor
 //	worker.log     what the worker says on its standard error
@@ -60,6 +62,10 @@ type State struct {
 	LogFull bool `json:"log_full,omitempty"`
 	// LogPushed is when the log was pushed to the job's artifacts, or that has failed for good.
 	LogPushed time.Time `json:"log_pushed,omitzero"`
+	// ResultTold is when the job's own hub was told the result, or that was given up; ArchivedAt when it had read the log after that. Both are
+	// of jobs that come by `supervisor serve`.
+	ResultTold time.Time `json:"result_told,omitzero"`
+	ArchivedAt time.Time `json:"archived_at,omitzero"`
 	// StopRequested is set when the hub asked to stop the job.
 	StopRequested bool `json:"stop_requested,omitempty"`
 	// StopReason is why the job is stopped, if that isn't the hub's wish; in one line, for the job's log.
@@ -108,9 +114,11 @@ type Folder struct {
 }
 
 const (
-	requestName = "request.json"
-	tempName    = "tmp"
-	textName    = "log.txt"
+	requestName   = "request.json"
+	callbacksName = "callbacks.json"
+	jumpName      = "jump.env"
+	tempName      = "tmp"
+	textName      = "log.txt"
 )
 
 var goodID = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
@@ -308,6 +316,21 @@ func (f *Folder) Request() ([]byte, error) {
 	return raw, nil
 }
 
+// SaveCallbacks keeps whom a job's end is told, which can't be asked for again.
+func (f *Folder) SaveCallbacks(raw []byte) error { return WriteFile(filepath.Join(f.path, callbacksName), raw) }
+
+// Callbacks gives what SaveCallbacks has kept; its error is fs.ErrNotExist if that is nothing.
+func (f *Folder) Callbacks() ([]byte, error) {
+	raw, err := os.ReadFile(filepath.Join(f.path, callbacksName))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the job's callbacks: %w", err)
+	}
+	return raw, nil
+}
+
+// JumpPath is the file for the variables of shells by SSH.
+func (f *Folder) JumpPath() string { return filepath.Join(f.path, jumpName) }
+
 // Finish notes that the job is over and known to the hub, and removes what holds secrets or is of no use any more.
 func (f *Folder) Finish() error {
 	err := f.Update(func(s *State) { s.Done = time.Now() })
@@ -316,7 +339,7 @@ func (f *Folder) Finish() error {
 
 func removeSecrets(path string) error {
 	err := errors.Join(os.RemoveAll(filepath.Join(path, tempName)), RemoveTorn(path))
-	for _, name := range []string{requestName, textName, textName + ".gz"} {
+	for _, name := range []string{requestName, callbacksName, jumpName, textName, textName + ".gz"} {
 		err = errors.Join(err, ignoreMissing(os.Remove(filepath.Join(path, name))))
 	}
 	return err

@@ -39,6 +39,35 @@ type Logger struct {
 	MaxSizeBytes int64 `json:"max_size_in_bytes"`
 }
 
+// Callbacks are where a job's end is told, for jobs that come without a hub's slot.
+type Callbacks struct {
+	Finished         string `json:"finished"`
+	TeardownFinished string `json:"teardown_finished"`
+	// Token goes with the calls; it may be "".
+	Token string `json:"token"`
+}
+
+// ParseCallbacks reads those of a request; there may be none.
+func ParseCallbacks(raw []byte) (Callbacks, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return Callbacks{}, fmt.Errorf("the job request is not a JSON object: %w", plain(err))
+	}
+	var c Callbacks
+	return c, field(fields, "callbacks", &c)
+}
+
+// JobID reads the id of a request's job alone; "" if there is none.
+func JobID(raw []byte) string {
+	var id struct {
+		JobID string `json:"job_id"`
+	}
+	if json.Unmarshal(raw, &id) != nil {
+		return ""
+	}
+	return id.JobID
+}
+
 // The parts of a request as they come; every field may be missing or null.
 type (
 	wireCommand struct {

@@ -82,6 +82,12 @@ func (s *Supervisor) Alive() error {
 
 // StopJob stops a job of a slot as the hub would, and its log says that an operator did.
 func (s *Supervisor) StopJob(ctx context.Context, jobID string) error {
+	s.mu.Lock()
+	work := s.work
+	s.mu.Unlock()
+	if work != nil {
+		return work.StopJob(ctx, jobID)
+	}
 	for _, a := range s.agents() {
 		if err := a.StopJob(ctx, jobID); !errors.Is(err, agent.ErrNotHeld) {
 			return err

@@ -109,6 +109,7 @@ type Supervisor struct {
 	ready    bool // the manager was told
 
 	mu          sync.Mutex
+	work        Work // in place of slots; nil: there is none
 	slots       *slots
 	launch      func(*slot) // nil while Run hasn't begun the slots; it needs mu
 	lastReload  *admin.Reload
@@ -169,12 +170,9 @@ func (s *Supervisor) Close() error {
 // Run works until every slot has left and the shutdown hook has run. Its error says that no slot could register, or is
 // ErrHandedOver. When ctx ends it returns at once, having asked the running jobs to stop.
 func (s *Supervisor) Run(ctx context.Context) error {
-	unfinished, err := s.recover()
+	unfinished, err := s.takeOver()
 	if err != nil {
 		return err
-	}
-	if err := pluginhost.EndStrays(s.runDir, sockets(unfinished)); err != nil {
-		s.Logger.Error("cannot remove what is left of workers that nobody knows", "error", err)
 	}
 	made, err := s.makeSlots(unfinished)
 	if err != nil {
@@ -183,6 +181,39 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	var slots sync.WaitGroup
 	s.begin(made, func(added *slot) { slots.Go(func() { s.runSlot(ctx, added) }) })
 
+	var orphans []*jobdir.Folder
+	for _, folders := range unfinished {
+		orphans = append(orphans, folders[:len(folders)-1]...)
+	}
+	stopRest := s.beginRest(ctx, orphans)
+	<-s.slots.gone
+	slots.Wait()
+	stopRest()
+	if err := s.slots.failure(); err != nil || ctx.Err() != nil {
+		return err
+	}
+	if s.slots.last == agent.HandedOver {
+		s.noteLeft(s.slots.left())
+		return ErrHandedOver
+	}
+	s.shutdownHook(ctx, s.slots.last)
+	return nil
+}
+
+// takeOver finds the jobs that were running when the last supervisor ended, and ends workers that nobody knows.
+func (s *Supervisor) takeOver() (map[int][]*jobdir.Folder, error) {
+	unfinished, err := s.recover()
+	if err != nil {
+		return nil, err
+	}
+	if err := pluginhost.EndStrays(s.runDir, sockets(unfinished)); err != nil {
+		s.Logger.Error("cannot remove what is left of workers that nobody knows", "error", err)
+	}
+	return unfinished, nil
+}
+
+// beginRest starts what goes on beside the jobs, until the returned stop is called.
+func (s *Supervisor) beginRest(ctx context.Context, orphans []*jobdir.Folder) (stop func()) {
 	background, stopBackground := context.WithCancel(ctx)
 	var rest sync.WaitGroup
 	rest.Go(func() { s.tidy(background) })
@@ -196,24 +227,13 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if s.Load != nil && s.Watch != nil {
 		rest.Go(func() { s.watchConfig(background) })
 	}
-	for _, folders := range unfinished {
-		for _, folder := range folders[:len(folders)-1] {
-			rest.Go(func() { s.endOrphan(background, folder) })
-		}
+	for _, folder := range orphans {
+		rest.Go(func() { s.endOrphan(background, folder) })
 	}
-	<-s.slots.gone
-	slots.Wait()
-	stopBackground()
-	rest.Wait()
-	if err := s.slots.failure(); err != nil || ctx.Err() != nil {
-		return err
+	return func() {
+		stopBackground()
+		rest.Wait()
 	}
-	if s.slots.last == agent.HandedOver {
-		s.noteLeft(s.slots.left())
-		return ErrHandedOver
-	}
-	s.shutdownHook(ctx, s.slots.last)
-	return nil
 }
 
 // begin starts the slots; launch starts one that is counted already.
@@ -293,6 +313,9 @@ func (s *Supervisor) Interrupt() {
 	defer s.mu.Unlock()
 	s.interrupted = true
 	s.interruptSlots()
+	if s.work != nil {
+		s.work.Interrupt()
+	}
 }
 
 // interruptSlots needs mu.
@@ -324,6 +347,9 @@ func (s *Supervisor) Status() admin.Status {
 		Version: version.Version, PID: os.Getpid(), StateDir: s.dir.Path, InstanceID: s.dir.InstanceID,
 		Since: s.began, Interrupted: s.interrupted, Drained: s.drained.Load(), LastReload: s.lastReload, Slots: []agent.Status{},
 		Goroutines: runtime.NumGoroutine(), OpenFiles: process.OpenFiles(),
+	}
+	if s.work != nil {
+		st.Slots = append(st.Slots, s.work.Status())
 	}
 	for _, a := range s.slots.all {
 		if a.retired && a.ended {

@@ -89,6 +89,9 @@ func (r *Reader) size() (int64, error) {
 	return info.Size(), nil
 }
 
+// Size is that of the log on disk, in bytes, 0 if there is none.
+func (r *Reader) Size() (int64, error) { return r.size() }
+
 // Position is the index and the offset of the next event.
 func (r *Reader) Position() (index, offset int64) { return r.index, r.offset }
 

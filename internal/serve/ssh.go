@@ -1,0 +1,145 @@
+package serve
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/shared/protocol"
+)
+
+// SSH is how the holders of a job's public keys get to where it runs: by the host's SSH server, as the agent's user. The zero value
+// lets nobody in.
+type SSH struct {
+	// Home is the folder whose .ssh/authorized_keys gets the keys; "" lets nobody in.
+	Home string
+	// JumpPoint is the path of the script that opens a shell where the job runs.
+	JumpPoint string
+	// Container gives the command line (words, quoted where need be) that opens a shell in a job's main container, or runs its arguments
+	// there, with the variables of a file. nil: there is no such way.
+	Container func(folder *jobdir.Folder) string
+}
+
+// keysMark is the end of a line of authorized_keys that is a job's.
+const keysMark = " signalman-job"
+
+// open lets a job's keys in, until the returned function is called. What goes wrong is no matter for the job.
+func (s SSH) open(folder *jobdir.Folder, job *protocol.Job, env []protocol.EnvVar, logger hclog.Logger) (end func()) {
+	if s.Home == "" || len(job.SSHPublicKeys) == 0 {
+		return func() {}
+	}
+	keys := filepath.Join(s.Home, ".ssh", "authorized_keys")
+	err := s.writeJumpPoint(folder, job, env)
+	if err == nil {
+		err = addKeys(keys, job.SSHPublicKeys)
+	}
+	if err != nil {
+		logger.Error("cannot let the holders of the job's SSH keys in", "error", err)
+	}
+	return func() {
+		if err := errors.Join(removeKeys(keys), ignoreMissing(os.Remove(s.JumpPoint)), ignoreMissing(os.Remove(folder.JumpPath()))); err != nil {
+			logger.Error("cannot take back what was made for the job's SSH keys", "error", err)
+		}
+	}
+}
+
+// writeJumpPoint writes the script, and the file of variables that it reads.
+func (s SSH) writeJumpPoint(folder *jobdir.Folder, job *protocol.Job, env []protocol.EnvVar) error {
+	var vars strings.Builder
+	for _, v := range slices.Concat(env, job.Env) {
+		fmt.Fprintf(&vars, "export %s=%s\n", v.Name, protocol.ShellQuote(v.Value))
+	}
+	if err := jobdir.WriteFile(folder.JumpPath(), []byte(vars.String())); err != nil {
+		return err
+	}
+	file := protocol.ShellQuote(folder.JumpPath())
+	// The profile comes before the job's variables, as in the job's own shell.
+	script := "cd\n" +
+		"if [ $# -eq 0 ]; then exec bash --login -c '. \"$0\"; exec bash -i' " + file + "; fi\n" +
+		"exec bash --login -c '. \"$0\"; exec \"$@\"' " + file + " \"$@\"\n"
+	if job.Compose != nil && len(job.Compose.Containers) > 0 {
+		if s.Container == nil {
+			return errors.New("there is no way into the containers of this job")
+		}
+		script = "exec " + s.Container(folder) + " \"$@\"\n"
+	}
+	text := "#!/bin/bash\n# Opens a shell where job " + folder.ID() + " runs, or runs its arguments there.\n" + script
+	return writeScript(s.JumpPoint, text)
+}
+
+// writeScript puts a script into a folder that others may write to: whatever is at its place goes, and nothing is followed.
+func writeScript(path, text string) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".signalman-")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.WriteString(text)
+	err = errors.Join(err, tmp.Chmod(0o755), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, errors.Join(err, ignoreMissing(os.Remove(tmp.Name()))))
+	}
+	return nil
+}
+
+// addKeys adds keys to those that are there, in place of those of earlier jobs.
+func addKeys(path string, keys []string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	kept, err := keysOfOthers(path)
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		for line := range strings.Lines(key) {
+			if line = strings.TrimSpace(line); line != "" {
+				kept += line + keysMark + "\n"
+			}
+		}
+	}
+	return jobdir.WriteFile(path, []byte(kept))
+}
+
+// removeKeys takes the keys of jobs out.
+func removeKeys(path string) error {
+	kept, err := keysOfOthers(path)
+	if err != nil {
+		return err
+	}
+	if kept == "" {
+		return ignoreMissing(os.Remove(path))
+	}
+	return jobdir.WriteFile(path, []byte(kept))
+}
+
+// keysOfOthers are the lines of a file that are no job's.
+func keysOfOthers(path string) (string, error) {
+	raw, err := os.ReadFile(path)
+	if err := ignoreMissing(err); err != nil {
+		return "", err
+	}
+	var kept strings.Builder
+	for line := range strings.Lines(string(raw)) {
+		if !strings.HasSuffix(strings.TrimRight(line, "\r\n"), keysMark) {
+			kept.WriteString(strings.TrimRight(line, "\n") + "\n")
+		}
+	}
+	return kept.String(), nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
