@@ -15,6 +15,9 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/config"
+	"github.com/signalman-ci/signalman/internal/executor/settings"
+	"github.com/signalman-ci/signalman/internal/jobdir"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/serve"
 	"github.com/signalman-ci/signalman/internal/supervisor"
 	"github.com/signalman-ci/signalman/internal/version"
@@ -49,7 +52,7 @@ func serveCommand() *cli.Command {
 				return err
 			}
 			defer closeLog()
-			settings, more, err := serveSettings(cfg, logger)
+			set, more, err := serveSettings(cfg, logger)
 			if err != nil {
 				return err
 			}
@@ -61,8 +64,8 @@ func serveCommand() *cli.Command {
 			}
 			tel := startTelemetry(c.Context, cfg, logger)
 			defer tel.close()
-			tel.watch(&settings)
-			return runServe(c.Context, cfg, settings)
+			tel.watch(&set)
+			return runServe(c.Context, cfg, set)
 		},
 	}
 }
@@ -88,7 +91,7 @@ func serveSettings(cfg *config.Config, logger hclog.Logger) (_ supervisor.Settin
 	}, warnings, nil
 }
 
-func runServe(ctx context.Context, cfg *config.Config, settings supervisor.Settings) (err error) {
+func runServe(ctx context.Context, cfg *config.Config, set supervisor.Settings) (err error) {
 	caught, release := catchSignals()
 	defer release()
 	transport, err := hubOptions(cfg).Connection.Transport(nil)
@@ -100,8 +103,8 @@ func runServe(ctx context.Context, cfg *config.Config, settings supervisor.Setti
 	if err != nil {
 		return err
 	}
-	settings.Manager = serviceManager{settings.Logger}
-	sup, err := supervisor.Open(settings)
+	set.Manager = serviceManager{set.Logger}
+	sup, err := supervisor.Open(set)
 	if err != nil {
 		return err
 	}
@@ -110,11 +113,11 @@ func runServe(ctx context.Context, cfg *config.Config, settings supervisor.Setti
 			err = closed
 		}
 	}()
-	manager := serviceManager{settings.Logger}
+	manager := serviceManager{set.Logger}
 	defer manager.watchdog(ctx, func() { sup.Status() })()
-	settings.Logger.Info("supervisor started", "version", version.Version, "state-dir", settings.StateDir)
+	set.Logger.Info("supervisor started", "version", version.Version, "state-dir", set.StateDir)
 	interrupt := func() {
-		settings.Logger.Info("interrupted; the job is stopped; a second signal leaves at once")
+		set.Logger.Info("interrupted; the job is stopped; a second signal leaves at once")
 		manager.stopping(0)
 		sup.Interrupt()
 	}
@@ -124,22 +127,22 @@ func runServe(ctx context.Context, cfg *config.Config, settings supervisor.Setti
 			interrupt()
 		}
 		// They would end the process; there is nothing to be taken up.
-		defer onSignal(syscall.SIGHUP, func() { settings.Logger.Warn("serve takes up no other settings while it runs; start it again") })()
-		defer onUpgradeSignal(func() { settings.Logger.Warn("serve can't be upgraded in place; start it again") })()
+		defer onSignal(syscall.SIGHUP, func() { set.Logger.Warn("serve takes up no other settings while it runs; start it again") })()
+		defer onUpgradeSignal(func() { set.Logger.Warn("serve can't be upgraded in place; start it again") })()
 		return sup.RunWork(ctx, func(place supervisor.Place) (supervisor.Work, error) {
 			return serve.New(serve.Settings{
 				Address: net.JoinHostPort(cfg.Serve.Host, strconv.Itoa(cfg.Serve.Port)), Secret: cfg.Serve.AuthTokenSecret.Reveal(),
 				Certificate: cert, Version: version.Version, UserAgent: "signalman/" + version.Version, AgentLog: cfg.Log.File,
-				JobsDir: place.JobsDir, Job: place.Job, Admit: place.Admit, LogPusher: settings.Agent.LogPusher,
+				JobsDir: place.JobsDir, Job: place.Job, Admit: place.Admit, LogPusher: set.Agent.LogPusher,
 				HTTP: &http.Client{Transport: transport}, CallbackAttempts: cfg.Serve.CallbackRetryAttempts,
-				SSH: sshOf(place), Observer: settings.Agent.Observer, Tracer: settings.Agent.Tracer, Logger: settings.Logger,
+				SSH: sshOf(place, set.Agent.Job.Finder), Changed: place.Changed, Observer: set.Agent.Observer, Tracer: set.Agent.Tracer, Logger: set.Logger,
 			}, place.Unfinished)
 		})
 	})
 }
 
 // sshOf is how those with a job's keys get in: as the agent's user, so only where jobs are that one's, too.
-func sshOf(place supervisor.Place) serve.SSH {
+func sshOf(place supervisor.Place, workers plugins.Finder) serve.SSH {
 	home := place.Job.Home
 	if home == "" {
 		home, _ = os.UserHomeDir() // "" with an error
@@ -147,6 +150,7 @@ func sshOf(place supervisor.Place) serve.SSH {
 	if place.Job.User != "" {
 		home = ""
 	}
-	return serve.SSH{Home: home, JumpPoint: jumpPoint}
+	return serve.SSH{Home: home, JumpPoint: jumpPoint, Container: func(folder *jobdir.Folder, main string) []string {
+		return []string{filepath.Join(workers.Own, "worker-compose"), settings.JumpMode, place.Job.InstanceID, folder.ID(), main, folder.JumpPath()}
+	}}
 }
-

@@ -317,7 +317,9 @@ func (f *Folder) Request() ([]byte, error) {
 }
 
 // SaveCallbacks keeps whom a job's end is told, which can't be asked for again.
-func (f *Folder) SaveCallbacks(raw []byte) error { return WriteFile(filepath.Join(f.path, callbacksName), raw) }
+func (f *Folder) SaveCallbacks(raw []byte) error {
+	return WriteFile(filepath.Join(f.path, callbacksName), raw)
+}
 
 // Callbacks gives what SaveCallbacks has kept; its error is fs.ErrNotExist if that is nothing.
 func (f *Folder) Callbacks() ([]byte, error) {
@@ -338,11 +340,11 @@ func (f *Folder) Finish() error {
 }
 
 func removeSecrets(path string) error {
-	err := errors.Join(os.RemoveAll(filepath.Join(path, tempName)), RemoveTorn(path))
+	var err error
 	for _, name := range []string{requestName, callbacksName, jumpName, textName, textName + ".gz"} {
 		err = errors.Join(err, ignoreMissing(os.Remove(filepath.Join(path, name))))
 	}
-	return err
+	return errors.Join(err, os.RemoveAll(filepath.Join(path, tempName)), RemoveTorn(path)) // last: Unended goes by tmp
 }
 
 // tornPrefix begins the names of files that WriteFile hasn't completed.

@@ -106,6 +106,7 @@ func (s *Server) accept(ctx context.Context, id string, raw []byte) error {
 	}
 	j, running := newServed(folder), s.running
 	s.current, s.since = j, time.Now()
+	s.Changed()
 	s.jobs.Go(func() { s.run(running, j) })
 	return nil
 }
@@ -154,6 +155,7 @@ func (s *Server) run(ctx context.Context, j *served) {
 	}
 	s.noteEnd(j, req, result)
 	j.end()
+	s.Changed()
 	s.pushLog(ctx, j, req)
 	if !closed(j.told) {
 		s.tell(ctx, "finished", callbacks.Finished, callbacks.Token, map[string]string{"result": string(result)})

@@ -80,7 +80,9 @@ type Settings struct {
 	// Observer and Tracer, if set, hear of jobs that are over.
 	Observer interface{ JobEnded(agent.End) }
 	Tracer   agent.Tracer
-	Logger   hclog.Logger
+	// Changed, if set, is called when the status is another; it must not wait for anything.
+	Changed func()
+	Logger  hclog.Logger
 }
 
 // Server takes jobs. Run is called once; the other methods are safe for concurrent use.
@@ -114,6 +116,9 @@ func New(s Settings, unfinished *jobdir.Folder) (*Server, error) {
 	client := *s.HTTP // a redirect would carry a token to wherever the answer points
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	s.HTTP = &client
+	if s.Changed == nil {
+		s.Changed = func() {}
+	}
 	srv := &Server{Settings: s, since: time.Now(), gone: make(chan struct{})}
 	if err := srv.find(unfinished); err != nil {
 		return nil, err
@@ -278,6 +283,7 @@ func (s *Server) release(j *served) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.before, s.current, s.since = j, nil, time.Now()
+	s.Changed()
 	if s.interrupted {
 		close(s.gone)
 	}

@@ -22,9 +22,9 @@ type SSH struct {
 	Home string
 	// JumpPoint is the path of the script that opens a shell where the job runs.
 	JumpPoint string
-	// Container gives the command line (words, quoted where need be) that opens a shell in a job's main container, or runs its arguments
-	// there, with the variables of a file. nil: there is no such way.
-	Container func(folder *jobdir.Folder) string
+	// Container gives the words of a command that opens a shell in a job's container of a name, or runs what follows there, with the
+	// variables of the folder's file (NAME=value, each with a NUL behind it). nil: there is no such way.
+	Container func(folder *jobdir.Folder, main string) []string
 }
 
 // keysMark is the end of a line of authorized_keys that is a job's.
@@ -54,24 +54,40 @@ func (s SSH) open(folder *jobdir.Folder, job *protocol.Job, env []protocol.EnvVa
 func (s SSH) writeJumpPoint(folder *jobdir.Folder, job *protocol.Job, env []protocol.EnvVar) error {
 	var vars strings.Builder
 	for _, v := range slices.Concat(env, job.Env) {
-		fmt.Fprintf(&vars, "export %s=%s\n", v.Name, protocol.ShellQuote(v.Value))
+		vars.WriteString(v.Name + "=" + v.Value + "\x00")
 	}
 	if err := jobdir.WriteFile(folder.JumpPath(), []byte(vars.String())); err != nil {
 		return err
 	}
-	file := protocol.ShellQuote(folder.JumpPath())
-	// The profile comes before the job's variables, as in the job's own shell.
-	script := "cd\n" +
-		"if [ $# -eq 0 ]; then exec bash --login -c '. \"$0\"; exec bash -i' " + file + "; fi\n" +
-		"exec bash --login -c '. \"$0\"; exec \"$@\"' " + file + " \"$@\"\n"
+	script, err := s.hostScript(folder), error(nil)
 	if job.Compose != nil && len(job.Compose.Containers) > 0 {
-		if s.Container == nil {
-			return errors.New("there is no way into the containers of this job")
-		}
-		script = "exec " + s.Container(folder) + " \"$@\"\n"
+		script, err = s.containerScript(folder, job.Compose.Containers[0].Name)
+	}
+	if err != nil {
+		return err
 	}
 	text := "#!/bin/bash\n# Opens a shell where job " + folder.ID() + " runs, or runs its arguments there.\n" + script
 	return writeScript(s.JumpPoint, text)
+}
+
+// hostScript is for a job on the host: a login shell, whose profile comes before the job's variables, as in the job's own.
+func (SSH) hostScript(folder *jobdir.Folder) string {
+	const export = `while IFS= read -r -d "" _v; do export "$_v" 2>/dev/null; done <"$0"; `
+	file := protocol.ShellQuote(folder.JumpPath())
+	return "cd\n" +
+		"if [ $# -eq 0 ]; then exec bash --login -c " + protocol.ShellQuote(export+"exec bash -i") + " " + file + "; fi\n" +
+		"exec bash --login -c " + protocol.ShellQuote(export+`exec "$@"`) + " " + file + ` "$@"` + "\n"
+}
+
+func (s SSH) containerScript(folder *jobdir.Folder, main string) (string, error) {
+	if s.Container == nil {
+		return "", errors.New("there is no way into the containers of this job")
+	}
+	script := "exec"
+	for _, word := range s.Container(folder, main) {
+		script += " " + protocol.ShellQuote(word)
+	}
+	return script + ` "$@"` + "\n", nil
 }
 
 // writeScript puts a script into a folder that others may write to: whatever is at its place goes, and nothing is followed.

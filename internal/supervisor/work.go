@@ -31,6 +31,8 @@ type Place struct {
 	Admit func(context.Context) error
 	// Unfinished is the folder of a job that was under way when the last supervisor ended, or nil.
 	Unfinished *jobdir.Folder
+	// Changed is to be called when the Work's Status is another. It waits for nothing.
+	Changed func()
 }
 
 // RunWork is Run for jobs that don't come by a hub's slots: all else that a supervisor does, it does for them, too.
@@ -64,6 +66,7 @@ func (s *Supervisor) beginWork(unfinished []*jobdir.Folder, begin func(Place) (W
 	}
 	work, err := begin(Place{
 		StateDir: s.dir.Path, JobsDir: s.dir.JobsDir(), Job: settings.Job, Admit: settings.Admit, Unfinished: newest(unfinished),
+		Changed: s.noteChange,
 	})
 	if err != nil {
 		return nil, err
