@@ -123,6 +123,11 @@ func New(s Settings, unfinished *jobdir.Folder) (*Server, error) {
 	if err := srv.find(unfinished); err != nil {
 		return nil, err
 	}
+	if srv.current == nil { // of a job that ended otherwise
+		if err := s.SSH.clear(); err != nil {
+			s.Logger.Error("cannot take back what was made for a job's SSH keys", "error", err)
+		}
+	}
 	l, err := net.Listen("tcp", s.Address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen at %s (host, port): %w", s.Address, err)
@@ -169,13 +174,14 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.begin(ctx)
 	s.Logger.Info("waiting for jobs", "listen", s.Addr())
-	served := make(chan error, 1)
-	go func() { served <- server.ServeTLS(netutil.LimitListener(s.listener, maxConns), "", "") }()
-	var err error
+	ended := make(chan struct{})
+	var failure error // once it has ended
+	go func() {
+		defer close(ended)
+		failure = server.ServeTLS(netutil.LimitListener(s.listener, maxConns), "", "")
+	}()
 	select {
-	case err = <-served:
-		served <- nil
-		err = fmt.Errorf("cannot serve: %w", err)
+	case <-ended:
 	case <-s.gone:
 	case <-ctx.Done():
 	}
@@ -185,12 +191,15 @@ func (s *Server) Run(ctx context.Context) error {
 	if server.Shutdown(closing) != nil {
 		_ = server.Close()
 	}
-	<-served
+	<-ended
 	s.mu.Lock()
 	s.running = nil // no job begins any more
 	s.mu.Unlock()
 	s.jobs.Wait()
-	return err
+	if !errors.Is(failure, http.ErrServerClosed) {
+		return fmt.Errorf("cannot serve: %w", failure)
+	}
+	return nil
 }
 
 // begin goes on with the job that there is.

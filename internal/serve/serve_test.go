@@ -431,6 +431,26 @@ func TestSSH(t *testing.T) {
 	assert.Equal(t, "export PROFILE=read WHO=profile\n", string(raw))
 }
 
+// Keys that were left behind, by a job whose folder has gone, are taken out at the next start; what is another's stays.
+func TestSSHIsClearedAtTheStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := SSH{Home: dir, JumpPoint: filepath.Join(dir, "jump")}
+	require.NoError(t, addKeys(s.keys(), []string{"ssh-rsa LEFT"}))
+	require.NoError(t, writeScript(s.JumpPoint, jumpHead+"x runs.\n"))
+	w := newWorld(t, func(set *Settings) { set.SSH = s })
+	assert.Equal(t, waitingForJob, w.state())
+	assert.NoFileExists(t, s.keys())
+	assert.NoFileExists(t, s.JumpPoint)
+	require.NoError(t, os.WriteFile(s.keys(), []byte("own"), 0o644))
+	require.NoError(t, os.WriteFile(s.JumpPoint, []byte("#!/bin/sh\n# another agent's\n"), 0o644))
+	require.NoError(t, s.clear())
+	raw, err := os.ReadFile(s.keys())
+	require.NoError(t, err)
+	assert.Equal(t, "own", string(raw))
+	assert.FileExists(t, s.JumpPoint)
+}
+
 // The place of the script is open to all users: nothing that is there is followed.
 func TestJumpPointFollowsNothing(t *testing.T) {
 	t.Parallel()

@@ -3,11 +3,13 @@ package serve
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -35,19 +37,50 @@ func (s SSH) open(folder *jobdir.Folder, job *protocol.Job, env []protocol.EnvVa
 	if s.Home == "" || len(job.SSHPublicKeys) == 0 {
 		return func() {}
 	}
-	keys := filepath.Join(s.Home, ".ssh", "authorized_keys")
 	err := s.writeJumpPoint(folder, job, env)
 	if err == nil {
-		err = addKeys(keys, job.SSHPublicKeys)
+		err = addKeys(s.keys(), job.SSHPublicKeys)
 	}
 	if err != nil {
 		logger.Error("cannot let the holders of the job's SSH keys in", "error", err)
 	}
 	return func() {
-		if err := errors.Join(removeKeys(keys), ignoreMissing(os.Remove(s.JumpPoint)), ignoreMissing(os.Remove(folder.JumpPath()))); err != nil {
+		if err := errors.Join(s.clear(), ignoreMissing(os.Remove(folder.JumpPath()))); err != nil {
 			logger.Error("cannot take back what was made for the job's SSH keys", "error", err)
 		}
 	}
+}
+
+func (s SSH) keys() string { return filepath.Join(s.Home, ".ssh", "authorized_keys") }
+
+// clear lets nobody in any more by a job's keys.
+func (s SSH) clear() error {
+	if s.Home == "" {
+		return nil
+	}
+	err := removeKeys(s.keys())
+	if err == nil && isOurs(s.JumpPoint) {
+		err = ignoreMissing(os.Remove(s.JumpPoint))
+	}
+	return err
+}
+
+// jumpHead begins the script.
+const jumpHead = "#!/bin/bash\n# Opens a shell where Signalman's job "
+
+// isOurs tells whether a script is one that we have made, rather than another agent's.
+func isOurs(path string) bool {
+	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // another user may have put a pipe there since
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	head := make([]byte, len(jumpHead))
+	_, err = io.ReadFull(file, head)
+	return err == nil && string(head) == jumpHead
 }
 
 // writeJumpPoint writes the script, and the file of variables that it reads.
@@ -66,7 +99,7 @@ func (s SSH) writeJumpPoint(folder *jobdir.Folder, job *protocol.Job, env []prot
 	if err != nil {
 		return err
 	}
-	text := "#!/bin/bash\n# Opens a shell where job " + folder.ID() + " runs, or runs its arguments there.\n" + script
+	text := jumpHead + folder.ID() + " runs, or runs its arguments there.\n" + script
 	return writeScript(s.JumpPoint, text)
 }
 
@@ -112,7 +145,7 @@ func addKeys(path string, keys []string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	kept, err := keysOfOthers(path)
+	kept, _, err := keysOfOthers(path)
 	if err != nil {
 		return err
 	}
@@ -128,29 +161,31 @@ func addKeys(path string, keys []string) error {
 
 // removeKeys takes the keys of jobs out.
 func removeKeys(path string) error {
-	kept, err := keysOfOthers(path)
-	if err != nil {
+	kept, changed, err := keysOfOthers(path)
+	switch {
+	case err != nil, !changed:
 		return err
-	}
-	if kept == "" {
+	case kept == "":
 		return ignoreMissing(os.Remove(path))
 	}
 	return jobdir.WriteFile(path, []byte(kept))
 }
 
-// keysOfOthers are the lines of a file that are no job's.
-func keysOfOthers(path string) (string, error) {
+// keysOfOthers are the lines of a file that are no job's; jobs tells whether there are any others.
+func keysOfOthers(path string) (keys string, jobs bool, err error) {
 	raw, err := os.ReadFile(path)
 	if err := ignoreMissing(err); err != nil {
-		return "", err
+		return "", false, err
 	}
 	var kept strings.Builder
 	for line := range strings.Lines(string(raw)) {
 		if !strings.HasSuffix(strings.TrimRight(line, "\r\n"), keysMark) {
 			kept.WriteString(strings.TrimRight(line, "\n") + "\n")
+			continue
 		}
+		jobs = true
 	}
-	return kept.String(), nil
+	return kept.String(), jobs, nil
 }
 
 func ignoreMissing(err error) error {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,7 +51,7 @@ func TestJumpIntoAContainer(t *testing.T) {
 	assert.Equal(t, "from-stdin-it's me\n", strings.ReplaceAll(out, "\nme", " me"))
 
 	cmd := exec.CommandContext(h.ctx(), jump)
-	cmd.Env = append(h.env, "TERM=xterm")
+	cmd.Env = slices.Concat(h.env, []string{"TERM=xterm"})
 	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 33, Cols: 101})
 	require.NoError(t, err)
 	defer terminal.Close()

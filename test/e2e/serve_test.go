@@ -178,6 +178,17 @@ func TestServe(t *testing.T) {
 	h.cliSays("stop-job", "operator")
 	eventually(t, "the job ends", func() bool { return strings.Contains(h.jobLog("operator"), `"result":"stopped"`) })
 	eventually(t, "the next job can come", idle)
+	h.cliSays("drain")
+	status, answer := h.ask("POST", "/jobs", `{"job_id":"drained","commands":[]}`)
+	assert.Equal(t, http.StatusServiceUnavailable, status)
+	assert.Contains(t, answer, "drained")
+	h.cliSays("resume")
+	for _, command := range []string{"reload", "upgrade"} { // there are no such ways, and no crash
+		out, err := h.cli(command)
+		assert.Error(t, err, out)
+	}
+	s.signal(syscall.SIGHUP)
+	s.says("start it again")
 	s.signal(syscall.SIGTERM)
 	assert.Zero(t, s.exit())
 }
