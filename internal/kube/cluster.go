@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	apiversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/rest"
@@ -135,7 +136,7 @@ func exists(path string) bool {
 }
 
 // Close closes idle connections. What is under way isn't ended.
-func (c *Cluster) Close() { c.core.Client.CloseIdleConnections() }
+func (c *Cluster) Close() { utilnet.CloseIdleConnectionsFor(c.core.Client.Transport) }
 
 // Namespace is where pods are made.
 func (c *Cluster) Namespace() string { return c.namespace }

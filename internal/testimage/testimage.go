@@ -54,7 +54,7 @@ func Need(t testing.TB, why string) {
 // are instructions as of a Dockerfile. It is removed at the test's end.
 func Build(t testing.TB, e *engine.Engine, withBash bool, changes ...string) string {
 	t.Helper()
-	root, err := root(withBash)
+	root, err := Root(withBash)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,8 +73,8 @@ func Build(t testing.TB, e *engine.Engine, withBash bool, changes ...string) str
 	return name
 }
 
-// root is the root file system, a tar.
-func root(withBash bool) ([]byte, error) {
+// Root is such an image's file system, a tar.
+func Root(withBash bool) ([]byte, error) {
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	var failed error

@@ -374,6 +374,7 @@ func (e *environment) Close(ctx context.Context) error {
 	client, relay := e.client, e.relay
 	e.relay = nil
 	e.mu.Unlock()
+	defer e.cluster.Close()
 	if e.watch != nil {
 		e.watch.disown()
 		defer e.watch.close()
@@ -384,7 +385,6 @@ func (e *environment) Close(ctx context.Context) error {
 	if relay != nil {
 		_ = relay.Close()
 	}
-	defer e.cluster.Close()
 	if !e.mayBe {
 		return nil
 	}
