@@ -64,6 +64,12 @@ func (c *Cluster) Control(t testing.TB, args ...string) {
 	}
 }
 
+// KillContainer ends a container of the node at once, behind Kubernetes' back.
+func (c *Cluster) KillContainer(t testing.TB, id string) {
+	t.Helper()
+	c.Control(t, "exec", "ctr", "--address", "/var/lib/signalman-k8s/containerd.sock", "--namespace", "k8s.io", "task", "kill", "--signal", "SIGKILL", id)
+}
+
 var images sync.Map // func() (string, error), by name
 
 // Image gives the name of an image in the node with bash and busybox.

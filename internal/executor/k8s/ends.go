@@ -49,11 +49,17 @@ func endOf(pod *corev1.Pod, gone bool) string {
 	case gone, pod.DeletionTimestamp != nil:
 		return "The pod was deleted by someone else, or with its namespace, while the job ran"
 	}
+	if phase := pod.Status.Phase; pod.Status.Reason != "" && (phase == corev1.PodFailed || phase == corev1.PodSucceeded) {
+		return fmt.Sprintf("The pod was ended (%s): %s", pod.Status.Reason, sentence(pod.Status.Message, "Kubernetes says no more"))
+	}
 	if state := terminated(pod, mainContainer); state != nil {
+		if state.ExitCode == 0 && state.Reason != "OOMKilled" { // the helper ends so when it is asked to
+			return "The container main, where the job's commands run, was stopped from outside"
+		}
 		return "The container main, where the job's commands run, " + howItEnded(state, memoryLimit(pod, mainContainer))
 	}
 	if phase := pod.Status.Phase; phase == corev1.PodFailed || phase == corev1.PodSucceeded {
-		return fmt.Sprintf("The pod has ended (%s): %s", strings.TrimPrefix(pod.Status.Reason+", ", ", ")+string(phase), sentence(pod.Status.Message, "Kubernetes says no more"))
+		return "The pod has ended: " + sentence(pod.Status.Message, string(phase))
 	}
 	return ""
 }

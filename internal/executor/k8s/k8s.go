@@ -176,7 +176,11 @@ func (executor) List(ctx context.Context, instanceID string) ([]protocol.Leftove
 		return nil, err
 	}
 	defer cluster.Close()
-	pods, err := cluster.Pods(ctx, map[string]string{LabelInstance: asLabel(instanceID)})
+	return list(ctx, cluster, instanceID)
+}
+
+func list(ctx context.Context, cluster *kube.Cluster, instance string) ([]protocol.Leftover, error) {
+	pods, err := cluster.Pods(ctx, map[string]string{LabelInstance: asLabel(instance)})
 	if err != nil {
 		return nil, err
 	}

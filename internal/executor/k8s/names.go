@@ -35,7 +35,7 @@ func podName(job string) string {
 		return name
 	}
 	plain := strings.Trim(notInName.ReplaceAllString(strings.ToLower(job), "-"), "-")
-	return podPrefix + plain[:min(len(plain), mostLabel)] + "." + hash(job)
+	return podPrefix + strings.TrimLeft(plain[:min(len(plain), mostLabel)]+"-", "-") + hash(job)
 }
 
 func envSecretName(pod string) string  { return pod + "-env" }

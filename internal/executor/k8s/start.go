@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,12 +72,13 @@ func (s *starting) tellState(pod *corev1.Pod) {
 		s.once("The pod runs on node " + node)
 	}
 	for _, c := range pod.Status.ContainerStatuses {
+		image := imageOf(pod, c.Name)
 		if w := c.State.Waiting; w != nil && (w.Reason == "ErrImagePull" || w.Reason == "ImagePullBackOff") {
-			s.wait = fmt.Sprintf("image %s (%s)", c.Image, sentence(w.Message, w.Reason))
+			s.wait = fmt.Sprintf("image %s (%s)", image, sentence(w.Message, w.Reason))
 			if w.Reason == "ErrImagePull" {
-				s.once(fmt.Sprintf("Warning: cannot pull %s, the node tries again: %s", c.Image, inBrief(w.Message)))
+				s.once(fmt.Sprintf("Warning: cannot pull %s, the node tries again: %s", image, inBrief(w.Message)))
 			} else {
-				s.once(fmt.Sprintf("Waiting for the next try to pull %s (back-off)", c.Image))
+				s.once(fmt.Sprintf("Waiting for the next try to pull %s (back-off)", image))
 			}
 		}
 	}
@@ -101,6 +103,7 @@ func (s *starting) tellEvent(e *corev1.Event) {
 func (s *starting) failure(ctx context.Context, pod *corev1.Pod, gone bool) error {
 	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
 		for _, c := range statuses {
+			c.Image = imageOf(pod, c.Name) // a status has another name of it
 			if w := c.State.Waiting; w != nil {
 				if err := s.waitingFailure(c, w); err != nil {
 					return err
@@ -187,4 +190,14 @@ func allUp(pod *corev1.Pod) bool {
 		}
 	}
 	return true
+}
+
+// imageOf is a container's image as the pod's spec has it.
+func imageOf(pod *corev1.Pod, container string) string {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if c.Name == container {
+			return c.Image
+		}
+	}
+	return ""
 }

@@ -200,6 +200,15 @@ func outcomeOf(t *testing.T, ended <-chan outcome) outcome {
 	}
 }
 
+// list is what the executor's List says, in an environment with the cluster.
+func (w *world) list(instance string) ([]protocol.Leftover, error) {
+	w.t.Helper()
+	c, err := kube.Connect(place(w.options))
+	require.NoError(w.t, err)
+	defer c.Close()
+	return list(within(w.t), c, instance)
+}
+
 func (w *world) podName() string { return podName(w.job.ID) }
 
 // pod is the job's, as the cluster has it.
@@ -249,4 +258,3 @@ func later(t *testing.T, out *harness.Buffer, text string) {
 		require.Contains(t, out.String(), text)
 	}
 }
-
