@@ -1,6 +1,7 @@
 package k8s
 
 import (
+	"cmp"
 	"io"
 	"net"
 	"net/url"
@@ -46,7 +47,7 @@ func (w *world) throughProxy() *proxy {
 	require.NoError(w.t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(w.t, err)
-	p := &proxy{t: w.t, target: u.Host, listener: listener, conns: map[net.Conn]bool{}}
+	p := &proxy{t: w.t, target: net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")), listener: listener, conns: map[net.Conn]bool{}}
 	p.group.Go(p.accept)
 	w.t.Cleanup(func() {
 		w.end()
