@@ -3,7 +3,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN     := bin
 TOOLS   ?= $(HOME)/.cache/signalman-tools
 LDFLAGS := -s -w -X github.com/signalman-ci/signalman/internal/version.Version=$(VERSION)
-GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+# What these leave out we have no use for, and each page of a binary counts as memory: gRPC's pages of traces for browsers, and the
+# command line library's manual pages.
+TAGS    := grpcnotrace,urfave_cli_no_docs
+GOBUILD := CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 COMMANDS := supervisor worker-shell worker-compose
 # The helper goes into containers and pods, and so into the workers for them.
 HELPERS  := $(foreach a,amd64 arm64,internal/session/helperbin/built/helper-linux-$(a))

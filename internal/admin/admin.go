@@ -1,13 +1,9 @@
-// Package admin lets an operator's commands talk to a running supervisor: HTTP over a unix socket that only its user can open.
+// Package admin lets operators talk to a running supervisor: HTTP over a unix socket that only its user can open, and over a loopback
+// port if one is configured, where a token is needed. What is served besides the API (metrics, the page) is mounted behind the same guard.
 package admin
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"net"
-	"net/http"
-	"os"
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/agent"
@@ -34,17 +30,16 @@ type Status struct {
 	// Goroutines and OpenFiles (file descriptors; 0 where they can't be counted) stay level over days, or something leaks.
 	Goroutines int `json:"goroutines"`
 	OpenFiles  int `json:"open_files,omitempty"`
+	// Socket and Listen are where the API is: the unix socket, and a loopback address if there is one. The server fills them in.
+	Socket string `json:"socket,omitempty"`
+	Listen string `json:"listen,omitempty"`
 }
 
-// Server answers on the socket until Close.
-type Server struct {
-	http *http.Server
-	done chan struct{}
-}
-
-// Supervisor is what is behind the socket. Its methods are called concurrently.
+// Supervisor is what is behind the API. Its methods are called concurrently.
 type Supervisor interface {
 	Status() Status
+	// Alive tells whether the supervisor's loops go round; the error says in one line which one doesn't.
+	Alive() error
 	// Upgrade replaces the supervisor by the binary that is now in its place, which has to pass its own check first. It returns
 	// that one's version when the replacement is certain and begins.
 	Upgrade(ctx context.Context) (version string, err error)
@@ -55,73 +50,6 @@ type Supervisor interface {
 	// Drain makes all slots take no more jobs, Resume lets them.
 	Drain() error
 	Resume() error
-}
-
-// Listen opens the socket. The caller owns the state folder: a socket that is there is a dead supervisor's.
-func Listen(path string, sup Supervisor) (*Server, error) {
-	_ = os.Remove(path)
-	l, err := net.Listen("unix", path)
-	if err == nil {
-		err = os.Chmod(path, 0o600)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot open the admin socket: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, sup.Status())
-	})
-	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, r *http.Request) {
-		version, err := sup.Upgrade(r.Context())
-		if err != nil {
-			answer(w, http.StatusConflict, problem{Error: err.Error()})
-			return
-		}
-		answer(w, http.StatusAccepted, upgrade{Version: version})
-	})
-	mux.HandleFunc("POST /v1/reconcile", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, http.StatusOK, sup.Reconcile(r.Context(), r.URL.Query().Has(dryRun)))
-	})
-	mux.HandleFunc("POST /v1/reload", reload(sup))
-	mux.HandleFunc("POST /v1/drain", change(sup, func() error { return sup.Drain() }))
-	mux.HandleFunc("POST /v1/resume", change(sup, func() error { return sup.Resume() }))
-	s := &Server{http: &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, done: make(chan struct{})}
-	go func() {
-		defer close(s.done)
-		_ = s.http.Serve(l) // ends with Close
-	}()
-	return s, nil
-}
-
-// closeLimit is how long answers that are under way may take when the socket closes.
-const closeLimit = 2 * time.Second
-
-// Close closes the socket and removes it, after the answers that are under way.
-func (s *Server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeLimit)
-	defer cancel()
-	err := s.http.Shutdown(ctx)
-	if err != nil {
-		err = s.http.Close()
-	}
-	<-s.done
-	return err
-}
-
-// dryRun is a parameter of a reconciliation.
-const dryRun = "dry-run"
-
-// problem and upgrade are answers.
-type problem struct {
-	Error string `json:"error"`
-}
-
-type upgrade struct {
-	Version string `json:"version"`
-}
-
-func answer(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the caller has gone
+	// StopJob stops a job as the hub would. Its error is agent.ErrNotHeld or agent.ErrOver for one that can't be stopped.
+	StopJob(ctx context.Context, jobID string) error
 }

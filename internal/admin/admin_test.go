@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -36,12 +37,22 @@ func ctx(t *testing.T) context.Context {
 	return ctx
 }
 
+func listenAt(path string, sup Supervisor) (*Server, error) {
+	return Listen(Settings{Socket: path, Supervisor: sup, Logger: hclog.NewNullLogger()})
+}
+
 // fake is a supervisor.
 type fake struct {
 	status Status
 	err    error
+	alive  error
 	before func() // its answer
+	stop   func(ctx context.Context, jobID string) error
 }
+
+func (f fake) Alive() error { return f.alive }
+
+func (f fake) StopJob(ctx context.Context, jobID string) error { return f.stop(ctx, jobID) }
 
 func (f fake) Status() Status {
 	if f.before != nil {
@@ -49,6 +60,8 @@ func (f fake) Status() Status {
 	}
 	return f.status
 }
+
+func (f fake) Metrics() http.Handler { return nil }
 
 func (f fake) Upgrade(context.Context) (string, error) { return "2", f.err }
 
@@ -69,13 +82,13 @@ func (f fake) Resume() error { return f.err }
 
 func TestReload(t *testing.T) {
 	path := socket(t)
-	s, err := Listen(path, fake{})
+	s, err := listenAt(path, fake{})
 	require.NoError(t, err)
 	r, err := AskReload(ctx(t), path)
 	require.NoError(t, err)
 	assert.Equal(t, "name: a -> b; needs a new registration, which each slot does when it is free", r.Changes[0].String())
 	require.NoError(t, s.Close())
-	s, err = Listen(path, fake{err: errors.New("agent.toml:1: what")})
+	s, err = listenAt(path, fake{err: errors.New("agent.toml:1: what")})
 	require.NoError(t, err)
 	_, err = AskReload(ctx(t), path)
 	require.EqualError(t, err, "agent.toml:1: what")
@@ -86,13 +99,13 @@ func TestDrainAndResume(t *testing.T) {
 	for name, ask := range map[string]func(context.Context, string) (Status, error){"drain": Drain, "resume": Resume} {
 		t.Run(name, func(t *testing.T) {
 			path := socket(t)
-			s, err := Listen(path, fake{status: Status{PID: 3}})
+			s, err := listenAt(path, fake{status: Status{PID: 3}})
 			require.NoError(t, err)
 			st, err := ask(ctx(t), path)
 			require.NoError(t, err)
 			assert.Equal(t, 3, st.PID)
 			require.NoError(t, s.Close())
-			s, err = Listen(path, fake{err: errors.New("a full disk")})
+			s, err = listenAt(path, fake{err: errors.New("a full disk")})
 			require.NoError(t, err)
 			_, err = ask(ctx(t), path)
 			require.EqualError(t, err, "a full disk")
@@ -103,7 +116,7 @@ func TestDrainAndResume(t *testing.T) {
 
 func TestReconcile(t *testing.T) {
 	path := socket(t)
-	s, err := Listen(path, fake{})
+	s, err := listenAt(path, fake{})
 	require.NoError(t, err)
 	for _, dry := range []bool{true, false} {
 		left, err := Reconcile(ctx(t), path, dry)
@@ -115,13 +128,13 @@ func TestReconcile(t *testing.T) {
 
 func TestUpgrade(t *testing.T) {
 	path := socket(t)
-	s, err := Listen(path, fake{})
+	s, err := listenAt(path, fake{})
 	require.NoError(t, err)
 	version, err := Upgrade(ctx(t), path)
 	require.NoError(t, err)
 	assert.Equal(t, "2", version)
 	require.NoError(t, s.Close())
-	s, err = Listen(path, fake{err: errors.New("not today")})
+	s, err = listenAt(path, fake{err: errors.New("not today")})
 	require.NoError(t, err)
 	_, err = Upgrade(ctx(t), path)
 	require.EqualError(t, err, "not today")
@@ -134,7 +147,8 @@ func TestStatus(t *testing.T) {
 		Version: "1", PID: 7, StateDir: "/s", InstanceID: "i", Since: time.Unix(1, 0).UTC(), Interrupted: true,
 		Slots: []agent.Status{{Slot: 1, Name: "n", State: "running-job", JobID: "j", Since: time.Unix(2, 0).UTC(), Problem: "p"}},
 	}
-	s, err := Listen(path, fake{status: want})
+	s, err := listenAt(path, fake{status: want})
+	want.Socket = path
 	require.NoError(t, err)
 	info, err := os.Stat(path)
 	require.NoError(t, err)
@@ -159,7 +173,7 @@ func TestListenOverADeadSocket(t *testing.T) {
 	require.NoError(t, l.Close())
 	_, err = GetStatus(ctx(t), path)
 	require.ErrorContains(t, err, "no supervisor runs")
-	s, err := Listen(path, fake{status: Status{PID: 5}})
+	s, err := listenAt(path, fake{status: Status{PID: 5}})
 	require.NoError(t, err)
 	got, err := GetStatus(ctx(t), path)
 	require.NoError(t, err)
@@ -168,7 +182,7 @@ func TestListenOverADeadSocket(t *testing.T) {
 }
 
 func TestListenWhereNobodyCan(t *testing.T) {
-	_, err := Listen(filepath.Join(t.TempDir(), "none", SocketName), nil)
+	_, err := listenAt(filepath.Join(t.TempDir(), "none", SocketName), nil)
 	require.ErrorContains(t, err, "cannot open the admin socket")
 }
 
@@ -198,7 +212,7 @@ func TestAnswersThatAreNoStatus(t *testing.T) {
 func TestCallerThatDoesNotWait(t *testing.T) {
 	path := socket(t)
 	asked, answer := make(chan struct{}), make(chan struct{})
-	s, err := Listen(path, fake{before: func() { close(asked); <-answer }})
+	s, err := listenAt(path, fake{before: func() { close(asked); <-answer }})
 	require.NoError(t, err)
 	c, cancel := context.WithCancel(ctx(t))
 	go func() { <-asked; cancel() }()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/reconcile"
@@ -20,6 +21,9 @@ const (
 	reconcileLimit = 10 * time.Minute
 	reloadLimit    = 2 * time.Minute
 )
+
+// socketHost is the host of requests over the socket.
+const socketHost = "signalman"
 
 // ErrNoSupervisor says that nobody listens at a socket.
 var ErrNoSupervisor = errors.New("no supervisor runs with this state folder")
@@ -47,6 +51,11 @@ func Reconcile(ctx context.Context, socket string, dry bool) (left []reconcile.L
 	return left, err
 }
 
+// StopJob lets the supervisor behind a socket stop a job.
+func StopJob(ctx context.Context, socket, jobID string) error {
+	return call(ctx, stopLimit+questionLimit, socket, http.MethodPost, "/v1/jobs/"+url.PathEscape(jobID)+"/stop", &struct{}{})
+}
+
 func call(ctx context.Context, limit time.Duration, socket, method, path string, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -56,10 +65,11 @@ func call(ctx context.Context, limit time.Duration, socket, method, path string,
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, method, "http://signalman"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+socketHost+path, nil)
 	if err != nil {
 		return err
 	}
+	req.Header.Set(ownHeader, "1")
 	resp, err := client.Do(req)
 	if err != nil {
 		if opErr, ok := errors.AsType[*net.OpError](err); ok && ctx.Err() == nil && opErr.Op == "dial" {

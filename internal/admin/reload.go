@@ -44,20 +44,19 @@ func Resume(ctx context.Context, socket string) (Status, error) {
 }
 
 // reload answers with a report, also where that says what is wrong.
-func reload(sup Supervisor) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		report, _ := sup.Reload()
-		answer(w, http.StatusOK, report)
-	}
+func (s *Server) reload(w http.ResponseWriter, _ *http.Request) {
+	unbounded(w)
+	report, _ := s.Supervisor.Reload()
+	answer(w, http.StatusOK, report)
 }
 
 // change is the answer to a request that changes what the status tells.
-func change(sup Supervisor, do func() error) http.HandlerFunc {
+func (s *Server) change(do func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if err := do(); err != nil {
-			answer(w, http.StatusInternalServerError, problem{Error: err.Error()})
+			refuse(w, http.StatusInternalServerError, "%v", err)
 			return
 		}
-		answer(w, http.StatusOK, sup.Status())
+		s.answerStatus(w)
 	}
 }

@@ -60,7 +60,10 @@ type Settings struct {
 	Limits       Limits
 	// Changed, if set, is called when the slot's status is another; it must not wait for anything.
 	Changed func()
-	Logger  hclog.Logger
+	// Observer and Tracer, if set, hear what the slot does.
+	Observer Observer
+	Tracer   Tracer
+	Logger   hclog.Logger
 }
 
 // Limits are the times after which a slot gives up. Zero values mean the defaults.
@@ -110,6 +113,7 @@ type Agent struct {
 	Settings
 	kick   chan struct{} // asks for a sync now
 	events chan event    // what the job's goroutine reports
+	stops  chan stopOrder
 
 	handingOver chan struct{}
 	handOver    func()
@@ -118,6 +122,7 @@ type Agent struct {
 	interruptedAt time.Time
 	status        Status
 	next          *Settings // what the slot is to go on with once it is free
+	overdue       time.Time // when what the loop does ought to be done; zero while it waits for something to do
 
 	// What follows is the loop's own.
 	identity  identity
@@ -169,9 +174,12 @@ type Status struct {
 // New makes a slot. unfinished is the folder of a job that it held when the supervisor ended, or nil.
 func New(s Settings, unfinished *jobdir.Folder) *Agent {
 	s.Limits = s.Limits.withDefaults()
+	if s.Observer == nil {
+		s.Observer = unobserved{}
+	}
 	s.Logger = s.Logger.With("slot", s.Slot)
 	a := &Agent{
-		Settings: s, kick: make(chan struct{}, 1), events: make(chan event),
+		Settings: s, kick: make(chan struct{}, 1), events: make(chan event), stops: make(chan stopOrder),
 		status: Status{Slot: s.Slot, State: Registering, Since: time.Now()},
 	}
 	a.handingOver = make(chan struct{})
@@ -263,10 +271,12 @@ func (a *Agent) loop(ctx context.Context) Reason {
 		if a.current != nil {
 			<-a.current.done
 		}
+		a.setBusy(false)
 	}()
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
+		a.setBusy(false)
 		select {
 		case <-ctx.Done():
 			a.abandon()
@@ -279,9 +289,12 @@ func (a *Agent) loop(ctx context.Context) Reason {
 			return HandedOver
 		case e := <-a.events:
 			a.apply(e)
+		case order := <-a.stops:
+			order.answer <- a.stopByOperator(order.jobID)
 		case <-a.kick:
 		case <-next.C:
 		}
+		a.setBusy(true)
 		a.moveOn(ctx)
 		if a.mayLeave() {
 			return a.leave

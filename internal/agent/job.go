@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/signalman-ci/signalman/internal/history"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
@@ -90,22 +91,48 @@ func (a *Agent) runCurrent(ctx context.Context, c *current, accessToken string) 
 		return
 	case raw == nil:
 		log.Error("cannot have the job's request; the job fails", "error", err)
+		if o := a.Job.Observer; o != nil {
+			o.JobFault(job.BadRequest)
+		}
+		a.Observer.JobEnded(End{
+			JobID: c.folder.ID(), Slot: a.Slot, Result: protocol.Failed, Taken: c.folder.State().Taken, Ended: time.Now(), Log: c.folder.EventsPath(),
+		})
+		a.noteReason(c.folder, fmt.Sprintf("The job's request could not be had: %v", err))
+		a.closeFolder(c.folder, protocol.Failed)
 		report(event{kind: finished, result: protocol.Failed})
 		return
 	}
 	if !resumed {
 		report(event{kind: held})
 	}
-	result, err := a.runHeld(ctx, c, raw, err, accessToken)
+	end, err := a.runHeld(ctx, c, raw, err, accessToken)
 	if err != nil { // nobody waits for it any more
 		return
 	}
-	if err := c.folder.Update(func(s *jobdir.State) { s.Outcome = string(result) }); err != nil {
-		log.Error("cannot note the job's outcome", "error", err)
+	told := c.folder.State().Outcome != "" // by the supervisor before
+	a.closeFolder(c.folder, end.Result)
+	if !told {
+		a.Observer.JobEnded(end)
 	}
-	report(event{kind: finished, result: result})
+	report(event{kind: finished, result: end.Result})
+	if !told && a.Tracer != nil {
+		a.Tracer.Trace(end)
+	}
 	if c.folder.State().AckedOffset > longLog {
 		debug.FreeOSMemory() // the runtime would hold on to what shipping it took for minutes
+	}
+}
+
+// noteReason keeps why a job is not going to pass, for history.
+func (a *Agent) noteReason(folder *jobdir.Folder, reason string) {
+	if err := folder.Update(func(s *jobdir.State) { s.Reason = jobdir.Line(reason) }); err != nil {
+		a.Logger.Error("cannot note why the job ends", "job", folder.ID(), "error", err)
+	}
+}
+
+func (a *Agent) closeFolder(folder *jobdir.Folder, result protocol.Result) {
+	if err := history.Close(folder, result); err != nil {
+		a.Logger.Error("cannot note the job's outcome", "job", folder.ID(), "error", err)
 	}
 }
 
@@ -164,7 +191,7 @@ func (a *Agent) request(ctx context.Context, c *current, accessToken string) ([]
 // runHeld runs a job whose request is there, and ships its log meanwhile. saveErr says that the request could not be kept:
 // such a job would be lost by a crash, and ends with a log that says so. The error says that the job goes on without us, or that
 // ctx has ended.
-func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, saveErr error, accessToken string) (protocol.Result, error) {
+func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, saveErr error, accessToken string) (End, error) {
 	req, logger, requestErr := request.Parse(raw, c.folder.ID())
 	if saveErr != nil {
 		requestErr = saveErr
@@ -176,29 +203,41 @@ func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, saveErr err
 	switch {
 	case err == nil:
 	case ctx.Err() != nil, errors.Is(err, job.ErrLeft):
-		return "", err
+		return End{}, err
 	default: // what the log has is delivered nevertheless
 		a.Logger.Error("the job's log is broken; the job fails", "job", c.folder.ID(), "error", err)
 		result = protocol.Failed
 	}
+	ended := endOf(c.folder.EventsPath(), time.Now())
 	up.Finish()
 	select {
 	case <-up.done:
 	case <-c.forgotten:
 	case <-c.leaving:
-		return "", job.ErrLeft
+		return End{}, job.ErrLeft
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return End{}, ctx.Err()
 	case <-time.After(a.FlushTimeout):
 		a.Logger.Error("the log could not be delivered in time; its rest stays on disk", "job", c.folder.ID(),
 			"after", a.FlushTimeout, "delivered events", c.folder.State().Acked, "log", c.folder.EventsPath())
 	}
-	return result, nil
+	st := c.folder.State()
+	end := End{
+		JobID: c.folder.ID(), Slot: a.Slot, Result: result, Taken: st.Taken, Ended: ended, Log: c.folder.EventsPath(), Delivery: up.delivery.soFar(),
+	}
+	if req != nil {
+		end.Name = req.Job.Name
+	}
+	if st.Worker != nil {
+		end.Executor = st.Worker.Executor
+	}
+	return end, nil
 }
 
 // upload is the shipping of a job's log under way.
 type upload struct {
 	*uploader.Uploader
+	delivery  *delivery
 	cancelRun context.CancelFunc
 	done      chan struct{}
 }
@@ -212,8 +251,10 @@ func (u *upload) cancel() {
 func (a *Agent) startUpload(ctx context.Context, c *current, logger request.Logger, accessToken string) *upload {
 	ctx, cancel := context.WithCancel(ctx)
 	st := c.folder.State()
-	up := &upload{cancelRun: cancel, done: make(chan struct{}), Uploader: uploader.New(uploader.Options{
-		Path: c.folder.EventsPath(), From: uploader.Position{Index: st.Acked, Offset: st.AckedOffset},
+	d := &delivery{Shipping: a.Observer.Shipping(c.folder.EventsPath(), func() int64 { return c.folder.State().AckedOffset })}
+	up := &upload{cancelRun: cancel, done: make(chan struct{}), delivery: d, Uploader: uploader.New(uploader.Options{
+		Observer: d,
+		Path:     c.folder.EventsPath(), From: uploader.Position{Index: st.Acked, Offset: st.AckedOffset},
 		Lost:    uploader.Lost{To: st.LostTo, Until: st.LostUntil},
 		Service: &logService{hub: a.Hub, url: logger.URL, accessToken: accessToken}, Token: logger.Token,
 		Save: func(p uploader.Position, lost uploader.Lost) error {
@@ -225,6 +266,7 @@ func (a *Agent) startUpload(ctx context.Context, c *current, logger request.Logg
 	})}
 	go func() {
 		defer close(up.done)
+		defer d.Close()
 		if st.LogFull {
 			return
 		}

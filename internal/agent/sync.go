@@ -19,6 +19,9 @@ func (a *Agent) sync(ctx context.Context) time.Duration {
 		req.InterruptedAt = at.Unix()
 	}
 	answer, err := a.Hub.Sync(ctx, a.identity.Token, req)
+	if ctx.Err() == nil {
+		a.Observer.Synced(a.Slot, err)
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			a.syncFailed(ctx, err)
@@ -49,6 +52,7 @@ func (a *Agent) obey(ctx context.Context, answer hub.SyncResponse) {
 		a.leave = leaveReason(answer.ShutdownReason)
 		if a.current != nil {
 			a.Logger.Warn("the hub wants this slot gone (a quota, or a user); its job is stopped", "job", a.machine.JobID())
+			a.noteReason(a.current.folder, "The hub wanted the agent gone.")
 			a.current.stop()
 		}
 	}
@@ -102,6 +106,7 @@ func (a *Agent) giveUp(reason Reason) {
 	a.Logger.Error("the hub can't be reached; leaving", "since", a.lastSync, "reason", reason)
 	a.leave = reason
 	if a.current != nil { // what its log lacks at the hub is shipped by the next start, if the hub still wants it
+		a.noteReason(a.current.folder, "The hub could not be reached for too long.")
 		a.current.stop()
 		a.current.forget()
 	}
@@ -111,6 +116,7 @@ func (a *Agent) giveUp(reason Reason) {
 func (a *Agent) forgotten(ctx context.Context) {
 	a.Logger.Warn("the hub doesn't know this agent any more", "name", a.identity.Name)
 	if a.current != nil {
+		a.noteReason(a.current.folder, "The hub had forgotten the agent, and its job.")
 		a.dropCurrent(ctx)
 	}
 	a.machine = state.Machine{}

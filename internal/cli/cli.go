@@ -39,8 +39,8 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			startCommand(), doctorCommand(), runCommand(), devCommand(), statusCommand(),
-			reloadCommand(), drainCommand(), resumeCommand(), upgradeCommand(), reconcileCommand(), configCommand(),
+			startCommand(), doctorCommand(), runCommand(), devCommand(), statusCommand(), jobsCommand(), logsCommand(), stopJobCommand(),
+			reloadCommand(), drainCommand(), resumeCommand(), upgradeCommand(), reconcileCommand(), configCommand(), adminTokenCommand(),
 			{
 				Name: "version", Usage: "print the version",
 				Action: func(c *cli.Context) error {

@@ -19,6 +19,7 @@ type printer struct {
 	out io.Writer
 	// midLine is set while the last output has no newline at its end.
 	midLine bool
+	err     error // the first of out
 }
 
 func (p *printer) event(e eventlog.Event) {
@@ -26,7 +27,7 @@ func (p *printer) event(e eventlog.Event) {
 	case eventlog.KindCmdStarted:
 		p.line("$ " + e.Directive)
 	case eventlog.KindCmdOutput:
-		fmt.Fprint(p.out, e.Output)
+		p.print(e.Output)
 		p.midLine = e.Output != "" && e.Output[len(e.Output)-1] != '\n'
 	case eventlog.KindCmdFinished:
 		if e.ExitCode != 0 {
@@ -39,10 +40,16 @@ func (p *printer) event(e eventlog.Event) {
 
 func (p *printer) line(text string) {
 	if p.midLine {
-		fmt.Fprintln(p.out)
+		p.print("\n")
 		p.midLine = false
 	}
-	fmt.Fprintln(p.out, text)
+	p.print(text + "\n")
+}
+
+func (p *printer) print(text string) {
+	if _, err := io.WriteString(p.out, text); p.err == nil {
+		p.err = err
+	}
 }
 
 // lines shows events as they stand in a log, one JSON object a line.

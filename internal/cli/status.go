@@ -1,8 +1,8 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
+	"io"
 	"path/filepath"
 	"text/tabwriter"
 	"time"
@@ -21,18 +21,21 @@ func statusCommand() *cli.Command {
 		Flags: []cli.Flag{
 			stateDirFlag(),
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
+			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show it again every 2 seconds, until interrupted"},
 		},
 		Action: func(c *cli.Context) error {
-			_, st, err := askStatus(c)
+			socket, st, err := askStatus(c)
 			if err != nil {
 				return err
 			}
+			show := printStatus
 			if c.Bool("json") {
-				enc := json.NewEncoder(c.App.Writer)
-				enc.SetIndent("", "  ")
-				return enc.Encode(st)
+				show = func(out io.Writer, st admin.Status) error { return writeJSON(out, st) }
 			}
-			return printStatus(c, st)
+			if c.Bool("watch") {
+				return watchStatus(c, socket, show)
+			}
+			return show(c.App.Writer, st)
 		},
 	}
 }
@@ -62,19 +65,19 @@ func askStatus(c *cli.Context) (socket string, st admin.Status, err error) {
 	return socket, st, err
 }
 
-func printStatus(c *cli.Context, st admin.Status) error {
-	fmt.Fprintf(c.App.Writer, "supervisor %s, pid %d, up %s, state folder %s\n",
+func printStatus(out io.Writer, st admin.Status) error {
+	fmt.Fprintf(out, "supervisor %s, pid %d, up %s, state folder %s\n",
 		st.Version, st.PID, time.Since(st.Since).Round(time.Second), st.StateDir)
 	if st.Interrupted {
-		fmt.Fprintln(c.App.Writer, "interrupted: it takes no more jobs and leaves when the running ones have ended")
+		fmt.Fprintln(out, "interrupted: it takes no more jobs and leaves when the running ones have ended")
 	}
 	if st.Drained {
-		fmt.Fprintln(c.App.Writer, "drained: no jobs are taken until: supervisor resume")
+		fmt.Fprintln(out, "drained: no jobs are taken until: supervisor resume")
 	}
 	if r := st.LastReload; r != nil && r.Error != "" {
-		fmt.Fprintf(c.App.Writer, "the configuration can't be taken up since %s; the settings of before hold:\n%s\n", r.At.Format(time.DateTime), r.Error)
+		fmt.Fprintf(out, "the configuration can't be taken up since %s; the settings of before hold:\n%s\n", r.At.Format(time.DateTime), r.Error)
 	}
-	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "SLOT\tNAME\tSTATE\tFOR\tJOB\tPROBLEM")
 	for _, s := range st.Slots {
 		if s.Pending && s.Problem == "" {

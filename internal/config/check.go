@@ -14,20 +14,22 @@ import (
 	"strings"
 
 	"github.com/signalman-ci/signalman/internal/connection"
+	"github.com/signalman-ci/signalman/internal/loopback"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
 const longestName = 80
 
 var (
-	goodName     = regexp.MustCompile(`^[a-zA-Z0-9_/+-]{1,80}$`)
-	goodHost     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
-	goodUUID     = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
-	goodUser     = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]+)$`)
-	goodExecutor = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
-	goodLabelKey = regexp.MustCompile(`^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$`)
-	goodLabel    = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$`)
-	stsHost      = regexp.MustCompile(`^sts(-fips)?(\.[a-z0-9-]+)*\.amazonaws\.com(\.cn)?$`)
+	goodName      = regexp.MustCompile(`^[a-zA-Z0-9_/+-]{1,80}$`)
+	goodHost      = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+	goodUUID      = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+	goodUser      = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]+)$`)
+	goodExecutor  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	goodNamespace = regexp.MustCompile(`^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$`)
+	goodLabelKey  = regexp.MustCompile(`^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$`)
+	goodLabel     = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$`)
+	stsHost       = regexp.MustCompile(`^sts(-fips)?(\.[a-z0-9-]+)*\.amazonaws\.com(\.cn)?$`)
 )
 
 func isURL(name string) bool {
@@ -106,6 +108,28 @@ func isHostPort(s string) bool {
 	}
 	n, err := strconv.Atoi(port)
 	return err == nil && n >= 1 && n <= 65535
+}
+
+func checkHost(host string) error {
+	if !goodHost.MatchString(host) && net.ParseIP(host) == nil {
+		return fmt.Errorf("%q is not a host's name or address; the port is an option of its own", host)
+	}
+	return nil
+}
+
+func checkNamespace(name string) error {
+	if !goodNamespace.MatchString(name) {
+		return fmt.Errorf("%q can't begin the names of metrics; allowed are letters, digits, '-', '_', and '.' between them", name)
+	}
+	return nil
+}
+
+// checkListen takes "" too: none.
+func checkListen(address string) error {
+	if address == "" {
+		return nil
+	}
+	return loopback.Check(address)
 }
 
 func checkEnvName(name string) error {

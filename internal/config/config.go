@@ -59,7 +59,9 @@ type Config struct {
 	Jobs       Jobs
 	Limits     Limits
 	Admission  Admission
+	Admin      Admin
 	Secrets    Secrets
+	StatsD     StatsD
 
 	origins map[string]Origin
 }
@@ -142,6 +144,19 @@ type Limits struct {
 type Admission struct {
 	MinDisk, MinMemory Size
 	MinInodes          int
+}
+
+// Admin holds the settings of the admin API.
+type Admin struct {
+	// Listen is a loopback host:port where the API is beside its socket, or empty.
+	Listen string
+}
+
+// StatsD is where figures are pushed to; without a host nowhere.
+type StatsD struct {
+	Host      string
+	Port      int
+	Namespace string
 }
 
 // Secrets says what of a job is masked in its log.

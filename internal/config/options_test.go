@@ -93,7 +93,8 @@ func TestDefaults(t *testing.T) {
 		Secrets: Secrets{
 			EnvVars: []string{"*_TOKEN", "*_SECRET", "*_PASSWORD", "*_KEY", "*_CONNECTION_STRING", "*PASSPHRASE*"}, Files: []string{"*"},
 		},
-		Jobs: Jobs{Keep: 168 * 3600e9, StopGrace: 5e9},
+		Jobs:   Jobs{Keep: 168 * 3600e9, StopGrace: 5e9},
+		StatsD: StatsD{Port: 8125, Namespace: "agent.prod"},
 	}, c)
 }
 

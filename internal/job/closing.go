@@ -61,13 +61,10 @@ func (j *Job) lastWords(status process.Status) string {
 }
 
 // closeLog ends a log whose worker doesn't run: the open section, a section that says why, and the job. The open section's
-// directive is masked already.
+// directive is masked already, as is the problem's text.
 func (j *Job) closeLog(p problem, req *request.Request) error {
 	if p.text == "" {
 		return nil
-	}
-	if req != nil {
-		p.text = mask.New(protocol.Secrets(j.prepared(req.Job), j.settings(""))).String(p.text)
 	}
 	j.logger.Error("the job ends without its worker", "reason", p.text, "result", p.result)
 	path := j.folder.EventsPath()
@@ -99,5 +96,21 @@ func (j *Job) closeLog(p problem, req *request.Request) error {
 			eventlog.CmdStarted(now, p.directive), eventlog.CmdOutput(now, p.text+"\n"), eventlog.CmdFinished(now, p.directive, 1, now, now))
 	}
 	events = append(events, eventlog.JobFinished(now, string(p.result)))
-	return errors.Join(w.Append(events...), w.Close())
+	if err := errors.Join(w.Append(events...), w.Close()); err != nil {
+		return err
+	}
+	return j.folder.Update(func(s *jobdir.State) {
+		s.Reason = jobdir.Line(p.text)
+		if req != nil {
+			s.Name = jobdir.Line(req.Job.Name)
+		}
+	})
+}
+
+// masked is a text without the job's secrets.
+func (j *Job) masked(text string, req *request.Request) string {
+	if req == nil {
+		return text
+	}
+	return mask.New(protocol.Secrets(j.prepared(req.Job), j.settings(""))).String(text)
 }

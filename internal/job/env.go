@@ -10,6 +10,7 @@ import (
 
 // withheld are the supervisor's variables that no job may have: its settings and tokens, and what systemd gives to it alone.
 var withheld = []string{
+	"OTEL_EXPORTER_OTLP_*HEADERS", // which hold keys
 	"SEMAPHORE_AGENT_*", "NOTIFY_SOCKET", "WATCHDOG_*", "LISTEN_*", "INVOCATION_ID", "JOURNAL_STREAM", "MAINPID", "SIGNALMAN_*", "PLUGIN_*",
 }
 

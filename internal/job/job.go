@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -72,7 +73,9 @@ type Settings struct {
 	SilenceLimit time.Duration
 	// StopLimit is how long a worker may take to end a job that is to stop; 0 means three times what it ought to.
 	StopLimit time.Duration
-	Logger    hclog.Logger
+	// Observer, if set, hears how jobs begin, and what goes wrong.
+	Observer Observer
+	Logger   hclog.Logger
 }
 
 // Job is one job of a slot.
@@ -85,6 +88,9 @@ type Job struct {
 
 // New prepares the job of a folder.
 func New(s Settings, folder *jobdir.Folder) *Job {
+	if s.Observer == nil {
+		s.Observer = unobserved{}
+	}
 	return &Job{Settings: s, folder: folder, logger: s.Logger.With("job", folder.ID())}
 }
 
@@ -135,11 +141,16 @@ func (j *Job) Run(ctx context.Context, req *request.Request, requestErr error, c
 		j.disband(work)
 		return result, nil
 	}
-	return j.finish(work, req, *problem)
+	result, err := j.finish(work, req, *problem)
+	if err == nil {
+		j.tellFault(*problem, requestErr)
+	}
+	return result, err
 }
 
 // finish cleans up after a worker that can't, and closes its log.
 func (j *Job) finish(work context.Context, req *request.Request, p problem) (protocol.Result, error) {
+	p.text = j.masked(p.text, req)
 	if err := j.noteEnding(p); err != nil {
 		j.logger.Error("cannot note how the job ends", "error", err)
 	}
@@ -195,7 +206,8 @@ func (j *Job) worker(work context.Context, req *request.Request, requestErr erro
 		return nil, cannotStart(requestErr)
 	}
 	if closed(stop) {
-		return nil, &problem{directive: startDirective, text: "The job was stopped before it began.", result: protocol.Stopped}
+		text := strings.TrimSpace(j.folder.State().StopReason + " The job was stopped before it began.")
+		return nil, &problem{directive: startDirective, text: text, result: protocol.Stopped}
 	}
 	worker, executor, err := j.launch(work, req)
 	if err != nil {
@@ -212,6 +224,7 @@ func (j *Job) worker(work context.Context, req *request.Request, requestErr erro
 		s.Worker = &jobdir.Worker{
 			Executor: executor, Process: addr.Process, Network: addr.Network, Address: addr.Socket, Protocol: addr.Protocol,
 		}
+		s.Name = jobdir.Line(req.Job.Name)
 		if j.Timeout > 0 {
 			s.Deadline = time.Now().Add(j.Timeout)
 			s.Timeout = j.Timeout
@@ -222,6 +235,7 @@ func (j *Job) worker(work context.Context, req *request.Request, requestErr erro
 	}
 	switch err := j.start(work, worker, executor, req); {
 	case err == nil:
+		j.Observer.JobStarted(executor, time.Since(j.folder.State().Taken))
 		return worker, nil
 	case work.Err() != nil: // it may have the job
 		worker.Detach()
@@ -248,7 +262,10 @@ func (j *Job) launch(work context.Context, req *request.Request) (worker *plugin
 	if err != nil {
 		return nil, "", err
 	}
-	worker, err = j.startWorker(work, executor)
+	begin := time.Now()
+	if worker, err = j.startWorker(work, executor); err == nil {
+		j.Observer.WorkerStarted(executor, time.Since(begin))
+	}
 	return worker, executor, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -78,8 +79,12 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Cont
 			return nil, ErrLeft
 		case <-control.Stop:
 			control.Stop = nil
+			reason = j.folder.State().StopReason
 		case <-deadline:
 			reason = fmt.Sprintf("The job took longer than %v ([limits] timeout) and is stopped.", st.Timeout)
+			if err := j.folder.Update(func(s *jobdir.State) { s.StopReason = reason }); err != nil {
+				j.logger.Error("cannot note why the job is stopped", "error", err)
+			}
 		case <-stopAgain:
 		case <-overdue:
 			return j.end(worker, reason, fmt.Sprintf("the job did not end in %v after it was to stop", j.stopAllowance()), stopped), nil

@@ -25,6 +25,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/signalman-ci/signalman/internal/process"
 )
@@ -33,7 +35,9 @@ import (
 type State struct {
 	JobID string `json:"job_id"`
 	// Slot is the number of the slot that holds the job, from 1.
-	Slot  int       `json:"slot"`
+	Slot int `json:"slot"`
+	// Name is the job's name at the hub, in one line and cut to what fits; "" while its request isn't there.
+	Name  string    `json:"name,omitempty"`
 	Taken time.Time `json:"taken"`
 	// Worker is nil until a worker was launched. It is written before the worker is given the job: a job without it
 	// has not begun.
@@ -55,8 +59,16 @@ type State struct {
 	LogFull bool `json:"log_full,omitempty"`
 	// StopRequested is set when the hub asked to stop the job.
 	StopRequested bool `json:"stop_requested,omitempty"`
+	// StopReason is why the job is stopped, if that isn't the hub's wish; in one line, for the job's log.
+	StopReason string `json:"stop_reason,omitempty"`
 	// Outcome is the job's result ("passed", "failed", "stopped") once its log has ended.
 	Outcome string `json:"outcome,omitempty"`
+	// Reason is why the job has not passed, in one line without secrets and cut to what fits; "" if it has, or nobody knows.
+	Reason string `json:"reason,omitempty"`
+	// Ended is when the log has ended, LogEvents and LogBytes what it came to; they are set with Outcome.
+	Ended     time.Time `json:"ended,omitzero"`
+	LogEvents int64     `json:"log_events,omitempty"`
+	LogBytes  int64     `json:"log_bytes,omitempty"`
 	// Done is when the hub knew the outcome; until then the job is the slot's.
 	Done time.Time `json:"done,omitzero"`
 }
@@ -119,10 +131,18 @@ func folderName(jobID string) string {
 // ErrInProgress says that there is a folder of that job, and it isn't over.
 var ErrInProgress = errors.New("the job is in progress here already")
 
+// Path is the folder of a job in the folder of job folders.
+func Path(jobs, jobID string) string { return filepath.Join(jobs, folderName(jobID)) }
+
+// IsFolder tells whether a name in the folder of job folders can be that of a job's.
+func IsFolder(name string) bool {
+	return filepath.Ext(name) != asideSuffix && goodID.MatchString(name)
+}
+
 // Create makes the folder of a job that a slot has taken, anew if there is one of a job that is over; else it fails with
 // ErrInProgress.
 func Create(jobs string, jobID string, slot int) (*Folder, error) {
-	f := &Folder{path: filepath.Join(jobs, folderName(jobID)), state: State{JobID: jobID, Slot: slot, Taken: time.Now()}}
+	f := &Folder{path: Path(jobs, jobID), state: State{JobID: jobID, Slot: slot, Taken: time.Now()}}
 	if old, err := Open(f.path); err == nil && old.State().Done.IsZero() {
 		return nil, fmt.Errorf("cannot make the folder of job %s: %w", jobID, ErrInProgress)
 	}
@@ -208,7 +228,23 @@ func (f *Folder) Update(change func(*State)) error {
 
 // stateSize is what job.json is filled up to, in bytes: more than its content takes, and within one block, so that the file
 // can be changed where it is when there is no room for another one.
-const stateSize = 2 << 10
+const stateSize = 4 << 10
+
+// longestText bounds the texts in job.json that others have written, in bytes.
+const longestText = 240
+
+// Line makes a text fit into job.json: one line, without control characters, and not long.
+func Line(text string) string {
+	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "\uFFFD"), func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
+	if len(text) <= longestText {
+		return text
+	}
+	end := longestText
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "…"
+}
 
 // padded fills JSON up to a size with what means nothing in it.
 func padded(raw []byte, size int) []byte {
@@ -240,7 +276,10 @@ func overwrite(path string, content []byte, sync func(*os.File) error) error {
 }
 
 // EventsPath is the event log.
-func (f *Folder) EventsPath() string { return filepath.Join(f.path, "events.jsonl") }
+func (f *Folder) EventsPath() string { return EventsPath(f.path) }
+
+// EventsPath is the event log in a job's folder.
+func EventsPath(folder string) string { return filepath.Join(folder, "events.jsonl") }
 
 // WorkerLogPath is the file for the worker's standard error.
 func (f *Folder) WorkerLogPath() string { return filepath.Join(f.path, "worker.log") }
@@ -285,6 +324,12 @@ func RemoveTorn(dir string) error {
 		}
 	}
 	return err
+}
+
+// Unended tells whether a folder is that of a job which the hub doesn't know the end of yet, by a look that costs less than to open it.
+func Unended(path string) bool {
+	_, err := os.Lstat(filepath.Join(path, tempName))
+	return err == nil
 }
 
 // Unborn tells whether a folder is that of a job which was just being taken: there is nothing of the job in it yet.

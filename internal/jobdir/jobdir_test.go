@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -379,4 +380,32 @@ func TestStateThatOutgrowsAFullDisk(t *testing.T) {
 	assert.Empty(t, again.State().Outcome+f.State().Outcome)
 	free()
 	require.NoError(t, f.Update(func(s *State) { s.Outcome = strings.Repeat("x", 5000) }))
+}
+
+// What others have written fits into job.json, which has to stay within its size.
+func TestLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "a\n\tb\r\n c\n": "a b c", "a\x1b[31mb\x00": "a [31mb", "\xff": "\uFFFD", "grün": "grün",
+	} {
+		assert.Equal(t, want, Line(text))
+	}
+	long := Line(strings.Repeat("ü", 1000))
+	assert.True(t, utf8.ValidString(long))
+	assert.LessOrEqual(t, len(long), longestText+len("…"))
+	assert.True(t, strings.HasSuffix(long, "ü…"))
+}
+
+// The last words about a job are noted on a full disk, too: the file has its size from the first.
+func TestStateKeepsItsSize(t *testing.T) {
+	f, err := Create(t.TempDir(), "job", 1)
+	require.NoError(t, err)
+	size := func() int64 {
+		info, err := os.Stat(filepath.Join(f.path, "job.json"))
+		require.NoError(t, err)
+		return info.Size()
+	}
+	before := size()
+	worst := Line(strings.Repeat("<", 1000)) // six bytes each in JSON
+	require.NoError(t, f.Update(func(s *State) { s.Reason, s.Outcome, s.Ended = worst, "failed", time.Now() }))
+	assert.Equal(t, before, size())
 }

@@ -23,6 +23,7 @@ func (s *Supervisor) Reload() (admin.Reload, error) {
 	if err != nil {
 		report.Error = err.Error()
 	}
+	s.tellFigures(func(f Figures) { f.ConfigReloaded(err == nil) })
 	s.keepReport(report)
 	return report, err
 }
@@ -159,6 +160,7 @@ func (s *Supervisor) setDrained(drained bool) error {
 	if s.drained.Swap(drained) != drained {
 		s.Logger.Info(map[bool]string{true: "drained: no more jobs are taken", false: "resumed: jobs are taken again"}[drained])
 	}
+	s.tellFigures(func(f Figures) { f.Draining(drained) })
 	s.mu.Lock()
 	for _, a := range s.slots.all {
 		a.Reconsider()

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/config"
 	"github.com/signalman-ci/signalman/internal/filewatch"
+	"github.com/signalman-ci/signalman/internal/history"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
@@ -60,6 +60,8 @@ type Settings struct {
 	// CheckUpgrade lets the binary that would take this one's place check whether it could, and tells its version; nil: there is no
 	// such way.
 	CheckUpgrade func(ctx context.Context) (version string, err error)
+	// AdminListen is the loopback host:port of the admin API beside its socket; "": none.
+	AdminListen string
 	// Config is what the user has set, which the rest follows from. Load reads it anew, and gives with it what the user should know of;
 	// nil: there is nothing to read. Watch, if set, tells when there is something new to read.
 	Config *config.Config
@@ -67,6 +69,8 @@ type Settings struct {
 	Watch  *filewatch.Watcher
 	// Manager, if set, is told how the supervisor does.
 	Manager Manager
+	// Figures, if set, are what the admin socket answers at /metrics.
+	Figures Figures
 	Logger  hclog.Logger
 }
 
@@ -135,7 +139,11 @@ func Open(s Settings) (_ *Supervisor, err error) {
 	sup.Settings = sup.withCgroups(s)
 	sup.checker = newChecker(dir, sup.Settings)
 	sup.reconciler = newReconciler(dir, sup.runDir, sup.Agent.Job, s.Logger)
-	if sup.admin, err = admin.Listen(filepath.Join(sup.runDir, admin.SocketName), sup); err != nil {
+	sup.tellFigures(func(f Figures) {
+		f.Slots(func() []agent.Status { return sup.Status().Slots })
+		f.Draining(sup.drained.Load())
+	})
+	if sup.admin, err = sup.openAdmin(); err != nil {
 		return nil, err
 	}
 	return sup, nil
@@ -362,15 +370,15 @@ func (s *Supervisor) endOrphan(ctx context.Context, folder *jobdir.Folder) {
 	s.mu.Lock()
 	settings, err := s.agentSettings(folder.State().Slot)
 	s.mu.Unlock()
+	var result protocol.Result
 	if err == nil {
 		stop := make(chan struct{})
 		close(stop)
-		var result protocol.Result
 		result, err = job.New(settings.Job, folder).Run(ctx, nil, errors.New("the job was given up"), job.Control{Stop: stop})
 		log.Info("the job has ended; the hub has given it up and isn't told", "result", result)
 	}
 	if err == nil {
-		err = folder.Finish()
+		err = errors.Join(history.Close(folder, result), folder.Finish())
 	}
 	if err != nil {
 		log.Error("cannot end the job", "error", err)

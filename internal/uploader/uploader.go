@@ -71,7 +71,9 @@ type Options struct {
 	Save func(certain Position, lost Lost) error
 	// LateLimit is how long a request may be carried out after its failure; 0 means 25 s.
 	LateLimit time.Duration
-	Logger    hclog.Logger
+	// Observer, if set, hears how the log is shipped.
+	Observer Observer
+	Logger   hclog.Logger
 }
 
 // ErrFull says that the log service wants no more of this log.
@@ -92,7 +94,8 @@ type Uploader struct {
 	size     int // bytes a batch may have
 	events   int
 	pin      *pin
-	unsaved  bool // the last Save failed
+	unsaved  bool     // the last Save failed
+	shipped  Position // up to where the service has had it once
 }
 
 // pin keeps every batch beginning at one place as long as a request from there, whose fate isn't known, may still be carried
@@ -109,8 +112,13 @@ func New(o Options) *Uploader {
 	if o.LateLimit == 0 {
 		o.LateLimit = lateLimit
 	}
+	if o.Observer == nil {
+		o.Observer = unobserved{}
+	}
 	o.From.Offset = offsetIn(o.Path, o.From)
-	u := &Uploader{Options: o, finish: make(chan struct{}), pace: pace, first: firstPace, next: o.From, size: maxBytes, events: maxEvents}
+	u := &Uploader{
+		Options: o, finish: make(chan struct{}), pace: pace, first: firstPace, next: o.From, size: maxBytes, events: maxEvents, shipped: o.From,
+	}
 	if o.Lost.To > o.From.Index {
 		u.pin = &pin{at: o.From, end: o.Lost.To, until: time.Now().Add(o.LateLimit)}
 		if u.pin.until.After(o.Lost.Until) && !o.Lost.Until.IsZero() { // later only if the clock was set back
@@ -275,14 +283,16 @@ func (u *Uploader) send(ctx context.Context, batch eventlog.Batch) error {
 	if u.gap = min(2*u.gap, u.pace); time.Since(u.lastSent) > 2*u.pace {
 		u.gap = u.first
 	}
-	refreshed := false
+	refreshed, oldest := false, firstTime(batch)
 	for failures := 0; ; failures++ {
 		u.lastSent = time.Now()
 		if u.pin != nil && u.lastSent.After(u.pin.until) {
 			u.next, u.pin = u.pin.at, nil // this batch begins there, and no lost request comes after it any more
 		}
 		u.save(batch.First + int64(batch.Count))
+		u.Observer.Sending(oldest, failures > 0)
 		err := u.Service.Push(ctx, u.Token, batch.First, batch.Data)
+		u.Observer.Sent(err, u.shippedFirst(err, batch))
 		switch {
 		case err == nil:
 			u.size, u.events = min(u.size+u.size/8, maxBytes), min(u.events+u.events/8+1, maxEvents)

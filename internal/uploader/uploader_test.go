@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -376,4 +377,67 @@ func TestLogIsShippedThoughNothingCanBeNoted(t *testing.T) {
 	w.start(New(o)).finish()
 	assert.Greater(t, saves, 1)
 	assert.Equal(t, 1, strings.Count(log.String(), "cannot note how much of the log the hub has"), log.String())
+}
+
+// watcher is an observer that keeps what it hears.
+type watcher struct {
+	mu      sync.Mutex
+	oldest  []int64 // seconds
+	again   int
+	failed  int
+	shipped Amount
+}
+
+func (w *watcher) Sending(oldest time.Time, again bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.oldest = append(w.oldest, oldest.Unix())
+	if again {
+		w.again++
+	}
+}
+
+func (w *watcher) Sent(err error, shipped Amount) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.failed++
+	}
+	w.shipped.Events += shipped.Events
+	w.shipped.Bytes += shipped.Bytes
+}
+
+// Each event is told once, also where requests are lost and what came after them is sent again.
+func TestObserverHearsOfEachEventOnce(t *testing.T) {
+	w := newWorld(t, hubtest.Options{}, nil)
+	w.write(10, 20)
+	fault := w.hub.AddFault(hubtest.Fault{Endpoint: hubtest.Logs, Kind: hubtest.DropAnswer, Times: 2})
+	o, heard := w.options(), &watcher{}
+	o.LateLimit, o.Observer = 300*time.Millisecond, heard
+	r := w.start(New(o))
+	require.NoError(t, fault.WaitHits(w.ctx(), 2))
+	w.write(2500, 20)
+	r.finish()
+	w.requireDelivered()
+	assert.Equal(t, Amount{Events: 2510, Bytes: int64(len(w.file()))}, heard.shipped)
+	assert.Equal(t, 2, heard.failed)
+	assert.Equal(t, 2, heard.again)
+	for _, at := range heard.oldest {
+		assert.Equal(t, int64(1), at, "the events' own time")
+	}
+}
+
+// What another uploader has shipped isn't told.
+func TestObserverOfTheRest(t *testing.T) {
+	w := newWorld(t, hubtest.Options{}, nil)
+	w.write(10, 20)
+	w.start(New(w.options())).finish()
+	before := len(w.file())
+	w.write(5, 20)
+	o, heard := w.options(), &watcher{}
+	o.From, o.Observer = Position{Index: 10, Offset: int64(before)}, heard
+	w.start(New(o)).finish()
+	w.requireDelivered()
+	assert.Equal(t, Amount{Events: 5, Bytes: int64(len(w.file()) - before)}, heard.shipped)
+	assert.Zero(t, heard.again)
 }

@@ -21,17 +21,36 @@ type State struct {
 func Inspect(path string) (State, error) {
 	var state State
 	for _, suffix := range []string{"", dropSuffix, olderSuffix, newerSuffix} {
-		if err := state.read(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return state, fmt.Errorf("cannot read the event log: %w", err)
+		if err := Walk(path+suffix, state.apply); err != nil {
+			return state, err
 		}
 	}
 	return state, nil
 }
 
-func (s *State) read(path string) error {
+func (s *State) apply(event Event) bool {
+	switch event.Kind {
+	case KindJobStarted:
+		s.Started = true
+	case KindJobFinished:
+		s.Finished = true
+	case KindCmdStarted:
+		s.Open, s.Section = true, event
+	case KindCmdFinished:
+		s.Open, s.Section = false, Event{}
+	}
+	return true
+}
+
+// Walk gives f the events of a log in their order, without output, until f returns false. It passes over lines that are no events. A
+// log that doesn't exist has none.
+func Walk(path string, f func(Event) bool) error {
 	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot read the event log: %w", err)
 	}
 	defer file.Close()
 	lines := scanLines(file)
@@ -40,21 +59,17 @@ func (s *State) read(path string) error {
 			continue
 		}
 		event, err := Parse(lines.Bytes())
-		if err != nil {
-			continue // nothing that counts
+		if err != nil || event.Kind == KindCmdOutput { // a plugin may write its fields in another order
+			continue
 		}
-		switch event.Kind {
-		case KindJobStarted:
-			s.Started = true
-		case KindJobFinished:
-			s.Finished = true
-		case KindCmdStarted:
-			s.Open, s.Section = true, event
-		case KindCmdFinished:
-			s.Open, s.Section = false, Event{}
+		if !f(event) {
+			return nil
 		}
 	}
-	return lines.Err()
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("cannot read the event log: %w", err)
+	}
+	return nil
 }
 
 // Last is the last complete event of a log, or of what an unclosed one has beside it, read from the end. It is false if

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -131,6 +132,23 @@ func (r *Reader) SeekIndex(index int64) (exact bool, err error) {
 	exact = r.index == index
 	r.index, r.seen = index, r.offset
 	return exact, nil
+}
+
+// SeekEnd goes behind the last whole line, by the sparse index as far as there is one. Position then tells how many events the log has,
+// and their bytes.
+func (r *Reader) SeekEnd() error {
+	size, err := r.size()
+	if err != nil {
+		return err
+	}
+	r.index, r.offset = r.hint(math.MaxInt64, size)
+	r.seen, r.ahead = r.offset, nil
+	for {
+		batch, err := r.Next(1<<16, 1<<20)
+		if err != nil || batch.Count == 0 {
+			return err
+		}
+	}
 }
 
 // hint is the last position up to an index that the sparse index knows and the log confirms.

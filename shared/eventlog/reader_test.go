@@ -267,3 +267,33 @@ func BenchmarkReaderNext(b *testing.B) {
 		}
 	}
 }
+
+// The end of a log is found by the sparse index, and without it.
+func TestSeekEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	r, err := OpenReader(path)
+	require.NoError(t, err)
+	defer r.Close()
+	require.NoError(t, r.SeekEnd())
+	w, err := OpenWriter(path, Options{})
+	require.NoError(t, err)
+	for want := int64(1); want <= 3*indexEvery; want++ {
+		require.NoError(t, w.Append(JobStarted(time.Unix(want, 0))))
+		require.NoError(t, r.SeekEnd())
+		index, offset := r.Position()
+		require.Equal(t, want, index)
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		require.Equal(t, info.Size(), offset)
+	}
+	require.NoError(t, os.Remove(path+indexSuffix))
+	require.NoError(t, r.SeekEnd())
+	index, _ := r.Position()
+	assert.Equal(t, int64(3*indexEvery), index)
+	require.NoError(t, w.Append(JobStarted(time.Unix(0, 0))))
+	batch, err := r.Next(10, 1<<20)
+	require.NoError(t, err)
+	assert.Equal(t, int64(3*indexEvery), batch.First)
+	assert.Equal(t, 1, batch.Count)
+	require.NoError(t, w.Close())
+}

@@ -1,0 +1,167 @@
+package admin
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	sessionPath = "/v1/session"
+	// sessionLife is how long a session lasts; maxSessions bounds how many there are: the oldest makes room.
+	sessionLife = 12 * time.Hour
+	maxSessions = 32
+	// wrongPace is how far the answers to wrong tokens are apart, all callers together, and maxWrong how many may wait for
+	// theirs. Right ones don't wait, or anybody on the host could keep the operator out.
+	wrongPace = 250 * time.Millisecond
+	maxWrong  = 8
+)
+
+// auth tells who knows the token. It is safe for concurrent use.
+type auth struct {
+	token  [sha256.Size]byte
+	cookie string
+	now    func() time.Time
+	wrong  chan struct{} // those that wait
+
+	mu       sync.Mutex
+	sessions map[[sha256.Size]byte]time.Time // ends, by the hash of the id
+	nextNo   time.Time                       // when the next wrong token may be answered
+}
+
+func newAuth(token string, port int) *auth {
+	return &auth{
+		// A browser sends the cookies of one port to all of a host.
+		token: sha256.Sum256([]byte(token)), cookie: fmt.Sprintf("signalman-session-%d", port), now: time.Now,
+		wrong: make(chan struct{}, maxWrong), sessions: map[[sha256.Size]byte]time.Time{},
+	}
+}
+
+// admit lets a request with token or session through; else it answers.
+func (a *auth) admit(w http.ResponseWriter, r *http.Request) bool {
+	scheme, token, given := strings.Cut(r.Header.Get("Authorization"), " ")
+	switch {
+	case given && strings.EqualFold(scheme, "Bearer"):
+		if a.isToken(strings.TrimSpace(token)) {
+			return true
+		}
+		a.refuseToken(w, r)
+	case a.hasSession(r):
+		return true
+	default:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		refuse(w, http.StatusUnauthorized, "this needs the token (supervisor admin-token) as Authorization: Bearer TOKEN, or a session")
+	}
+	return false
+}
+
+// isToken compares hashes, whose length is no secret, in a time that says nothing.
+func (a *auth) isToken(token string) bool {
+	sum := sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(sum[:], a.token[:]) == 1
+}
+
+// refuseToken answers a wrong token when it is its turn.
+func (a *auth) refuseToken(w http.ResponseWriter, r *http.Request) {
+	select {
+	case a.wrong <- struct{}{}:
+		defer func() { <-a.wrong }()
+	default:
+		w.Header().Set("Retry-After", "2")
+		refuse(w, http.StatusTooManyRequests, "too many wrong tokens; try again later")
+		return
+	}
+	a.mu.Lock()
+	now := a.now()
+	turn := a.nextNo
+	if turn.Before(now) {
+		turn = now
+	}
+	turn = turn.Add(wrongPace)
+	a.nextNo = turn
+	a.mu.Unlock()
+	t := time.NewTimer(turn.Sub(now))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-r.Context().Done():
+	}
+	w.Header().Set("WWW-Authenticate", "Bearer")
+	refuse(w, http.StatusUnauthorized, "this is not the token; see: supervisor admin-token")
+}
+
+// begin makes a session for who sends the token.
+func (a *auth) begin(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Token string `json:"token"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+		refuse(w, http.StatusBadRequest, `cannot read the request, which is {"token": "…"}`)
+		return
+	}
+	if !a.isToken(strings.TrimSpace(body.Token)) {
+		a.refuseToken(w, r)
+		return
+	}
+	id := rand.Text()
+	now := a.now()
+	a.mu.Lock()
+	a.sweep(now)
+	a.sessions[sha256.Sum256([]byte(id))] = now.Add(sessionLife)
+	a.mu.Unlock()
+	a.setCookie(w, id, int(sessionLife/time.Second))
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// sweep makes room for another session.
+func (a *auth) sweep(now time.Time) {
+	var oldest [sha256.Size]byte
+	for id, end := range a.sessions {
+		if !end.After(now) {
+			delete(a.sessions, id)
+			continue
+		}
+		if first, ok := a.sessions[oldest]; !ok || end.Before(first) {
+			oldest = id
+		}
+	}
+	if len(a.sessions) >= maxSessions {
+		delete(a.sessions, oldest)
+	}
+}
+
+// end ends the session that a request comes with, if it does.
+func (a *auth) end(w http.ResponseWriter, r *http.Request) {
+	if c, err := r.Cookie(a.cookie); err == nil {
+		a.mu.Lock()
+		delete(a.sessions, sha256.Sum256([]byte(c.Value)))
+		a.mu.Unlock()
+	}
+	a.setCookie(w, "", -1)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// setCookie leaves Secure out: this is plain HTTP on loopback.
+func (a *auth) setCookie(w http.ResponseWriter, value string, maxAge int) {
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // see above
+		Name: a.cookie, Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+	})
+}
+
+// hasSession finds a session by the hash of its id, so that how long that takes says nothing of the id.
+func (a *auth) hasSession(r *http.Request) bool {
+	c, err := r.Cookie(a.cookie)
+	if err != nil {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	end, ok := a.sessions[sha256.Sum256([]byte(c.Value))]
+	return ok && end.After(a.now())
+}
