@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -103,7 +104,7 @@ func (c *Cluster) startAll(ctx context.Context) error {
 		if err := c.startTogether(ctx, step); err != nil {
 			return err
 		}
-		if step[0] == "containerd" {
+		if slices.Contains(step, "containerd") {
 			if err := c.loadPause(ctx); err != nil {
 				return err
 			}
@@ -156,8 +157,12 @@ func outside() []string {
 			}
 		}
 	}
-	results, _ := filepath.Glob("/var/lib/cni/results/" + networkName + "-*")
-	paths = append(paths, results...)
+	// The CNI library notes what each sandbox was given.
+	sandboxes, _ := filepath.Glob(filepath.Join(Dir, "containerd/state/io.containerd.grpc.v1.cri/sandboxes/*"))
+	for _, sandbox := range sandboxes {
+		results, _ := filepath.Glob("/var/lib/cni/results/*-" + filepath.Base(sandbox) + "-*")
+		paths = append(paths, results...)
+	}
 	links, _ := filepath.Glob("/var/log/containers/*")
 	for _, link := range links {
 		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, Dir+"/") {

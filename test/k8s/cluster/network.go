@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,12 +54,16 @@ func makeNetwork(ctx context.Context) error {
 }
 
 func removeNetwork(ctx context.Context) error {
-	if _, err := os.Stat(filepath.Join("/sys/class/net", hostLink)); err == nil {
+	// The link goes by itself, some time after the namespace's last process.
+	link := filepath.Join("/sys/class/net", hostLink)
+	if _, err := os.Stat(link); err == nil {
 		if _, err := run(ctx, nil, "ip", "link", "delete", hostLink); err != nil {
-			return err
+			if _, missing := os.Stat(link); missing == nil {
+				return err
+			}
 		}
 	}
-	if _, err := os.Stat(netns()); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(netns()); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	_, err := run(ctx, nil, "ip", "netns", "delete", networkName)

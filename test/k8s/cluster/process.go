@@ -93,7 +93,10 @@ func launch(name, program string, args []string) error {
 	cmd := exec.Command(self, append([]string{"exec", program}, args...)...)
 	cmd.Dir = Dir
 	// Without a proxy and whatever else this environment could set.
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + Dir, "ETCD_UNSUPPORTED_ARCH=" + runtime.GOARCH}
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=" + Dir}
+	if runtime.GOARCH != "amd64" {
+		cmd.Env = append(cmd.Env, "ETCD_UNSUPPORTED_ARCH="+runtime.GOARCH) // or it refuses to run there
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -153,7 +156,8 @@ func (c *Cluster) Start(ctx context.Context, name string) error {
 	return c.startTogether(ctx, []string{name})
 }
 
-// Stop ends a component as a machine that shuts down would: it is asked, and killed after 20 seconds. What doesn't run is stopped.
+// Stop ends a component kindly: it is asked, and killed after 5 seconds. (The API server would take a minute while anybody watches
+// anything.) What doesn't run is stopped.
 func (c *Cluster) Stop(ctx context.Context, name string) error {
 	return c.end(ctx, name, syscall.SIGTERM)
 }
@@ -179,7 +183,7 @@ func (c *Cluster) end(ctx context.Context, name string, sig syscall.Signal) erro
 	for _, step := range []struct {
 		sig   syscall.Signal
 		limit time.Duration
-	}{{sig, 20 * time.Second}, {syscall.SIGKILL, time.Minute}} {
+	}{{sig, 5 * time.Second}, {syscall.SIGKILL, time.Minute}} {
 		if _, err := id.signal(step.sig); err != nil {
 			return fmt.Errorf("cannot end %s: %w", name, err)
 		}
