@@ -163,4 +163,3 @@ func untar(t *testing.T, archive []byte) map[string][]byte {
 		}
 	}
 }
-

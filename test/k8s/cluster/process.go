@@ -52,7 +52,7 @@ func (i identity) signal(sig syscall.Signal) (bool, error) {
 	// The handle is a pidfd: once the identity is right it can't come to mean another process.
 	process, err := os.FindProcess(i.PID)
 	if err != nil {
-		return false, nil //nolint:nilerr // there is none
+		return false, nil // there is none
 	}
 	defer func() { _ = process.Release() }()
 	if !i.alive() {
