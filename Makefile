@@ -41,6 +41,27 @@ test: build ## run all tests with the race detector
 test-chaos: ## run 200 jobs while everything goes wrong; CHAOS_SEED, CHAOS_JOBS and CHAOS_SLOTS change the run
 	CHAOS_JOBS=$${CHAOS_JOBS:-200} go test -count=1 -timeout 60m -v -run '^TestChaos$$' ./test/chaos
 
+# The cluster is a program of a module of its own: test/k8s/README.md.
+CLUSTER := cd test/k8s && go run ./cmd/cluster
+
+.PHONY: k8s-up
+k8s-up: ## make sure that a Kubernetes for tests runs (root); the last line is its kubeconfig
+	@$(CLUSTER) up
+
+.PHONY: k8s-load
+k8s-load: ## put the Docker engine's image IMAGE into that cluster
+	@$(CLUSTER) load $(IMAGE)
+
+.PHONY: k8s-down
+k8s-down: ## end that cluster and remove all it has
+	@$(CLUSTER) down
+
+.PHONY: test-k8s
+test-k8s: ## run the tests that need that cluster
+	cd test/k8s && go vet ./... && go test -race -count=1 ./...
+	SIGNALMAN_TEST_K8S=require go test -race -count=1 -timeout 30m \
+		$$(go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | sed -n 's|\([^ ]*\) .*/internal/testcluster.*|\1|p') ./internal/testcluster
+
 .PHONY: fuzz
 fuzz: ## try 200,000 inputs on each fuzz target
 	scripts/fuzz 200000x
