@@ -75,7 +75,7 @@ check: format lint generate-check deps-check test ## all that a change has to pa
 
 .PHONY: format
 format: ## check the formatting
-	@test -z "$$(gofmt -l cmd internal shared test)" || { gofmt -l cmd internal shared test; echo "run: gofmt -w on these"; exit 1; }
+	@test -z "$$(gofmt -l cmd internal plugins shared test)" || { gofmt -l cmd internal plugins shared test; echo "run: gofmt -w on these"; exit 1; }
 
 .PHONY: lint
 lint: $(GOLANGCI) $(BUF) ## lint the code and the protocol
@@ -85,16 +85,18 @@ lint: $(GOLANGCI) $(BUF) ## lint the code and the protocol
 
 .PHONY: generate
 generate: $(BUF) ## generate code from the protocol
-	cd shared/protocol/proto && $(BUF) generate
+	cd shared/protocol/proto && $(BUF) generate && $(BUF) build --exclude-source-info -o ../../../plugins/example-python/executor.binpb
 
 .PHONY: generate-check
 generate-check: generate ## check that the generated code is up to date
-	git diff --exit-code -- shared/protocol/internal
+	git diff --exit-code -- shared/protocol/internal plugins/example-python/executor.binpb
 
 .PHONY: deps-check
 deps-check: ## check what the supervisor links, and that go.mod is tidy
 	@! go list -deps ./cmd/supervisor | grep -E '^(k8s.io|github.com/docker|github.com/aws)/|/internal/pullauth$$' || { echo "cmd/supervisor must not link these"; exit 1; }
 	go mod tidy -diff
+	cd plugins/example && go mod tidy -diff && go vet ./...
+	@cd plugins/example && ! go list -deps . | grep github.com/signalman-ci/signalman/internal || { echo "a plugin must need nothing of internal"; exit 1; }
 
 .PHONY: cross
 cross: ## build for every platform

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/reconcile"
 )
 
@@ -50,6 +51,8 @@ type Supervisor interface {
 	// Drain makes all slots take no more jobs, Resume lets them.
 	Drain() error
 	Resume() error
+	// Plugins tells of all workers that there are, also of those that can't be run.
+	Plugins() []plugins.Plugin
 	// StopJob stops a job as the hub would. Its error is agent.ErrNotHeld or agent.ErrOver for one that can't be stopped.
 	StopJob(ctx context.Context, jobID string) error
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/config"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/reconcile"
 )
 
@@ -61,7 +62,9 @@ func (f fake) Status() Status {
 	return f.status
 }
 
-func (f fake) Metrics() http.Handler { return nil }
+func (f fake) Plugins() []plugins.Plugin {
+	return []plugins.Plugin{{Name: "mine", Path: "/p/worker-mine", Pin: plugins.Unpinned}}
+}
 
 func (f fake) Upgrade(context.Context) (string, error) { return "2", f.err }
 

@@ -364,3 +364,9 @@ func TestConnectionsAreBounded(t *testing.T) {
 	require.NoError(t, errors.Join(second.Close(), third.Close()))
 	require.Eventually(t, func() bool { return len(few.places) == 0 }, time.Minute, time.Millisecond)
 }
+
+func TestPlugins(t *testing.T) {
+	got := listenTCP(t, nil).do(http.MethodGet, "/v1/plugins", "")
+	assert.Equal(t, http.StatusOK, got.StatusCode)
+	assert.JSONEq(t, `[{"name": "mine", "path": "/p/worker-mine", "built_in": false, "size": 0, "pin": "unpinned"}]`, got.body)
+}

@@ -22,6 +22,7 @@ func (s *Server) routes() (public func(*http.Request) bool) {
 	s.mux.HandleFunc("GET /v1/jobs/{id}", s.getJob)
 	s.mux.HandleFunc("GET /v1/jobs/{id}/log", s.getLog)
 	s.mux.HandleFunc("POST /v1/jobs/{id}/stop", s.stopJob)
+	s.mux.HandleFunc("GET /v1/plugins", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.Supervisor.Plugins()) })
 	s.mux.HandleFunc("POST /v1/upgrade", s.upgrade)
 	s.mux.HandleFunc("POST /v1/reconcile", s.reconcile)
 	s.mux.HandleFunc("POST /v1/reload", s.reload)

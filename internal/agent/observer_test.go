@@ -53,6 +53,7 @@ func (w *watcher) JobEnded(e agent.End)                { w.locked(func() { w.end
 func (w *watcher) Trace(e agent.End)                   { w.locked(func() { w.traced = append(w.traced, e) }) }
 func (w *watcher) WorkerStarted(string, time.Duration) {}
 func (w *watcher) JobStarted(string, time.Duration)    {}
+func (w *watcher) PluginRefused(string)                {}
 func (w *watcher) JobFault(f job.Fault)                { w.locked(func() { w.faults = append(w.faults, f) }) }
 
 // observed runs a slot with a watcher.

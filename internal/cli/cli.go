@@ -13,7 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/version"
 )
 
@@ -40,7 +40,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		},
 		Commands: []*cli.Command{
 			startCommand(), doctorCommand(), runCommand(), devCommand(), statusCommand(), jobsCommand(), logsCommand(), stopJobCommand(),
-			reloadCommand(), drainCommand(), resumeCommand(), upgradeCommand(), reconcileCommand(), configCommand(), adminTokenCommand(),
+			reloadCommand(), drainCommand(), resumeCommand(), upgradeCommand(), reconcileCommand(), configCommand(), pluginsCommand(), adminTokenCommand(),
 			{
 				Name: "version", Usage: "print the version",
 				Action: func(c *cli.Context) error {
@@ -63,7 +63,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errJobNotPassed), errors.Is(err, errUnhealthy):
+	case errors.Is(err, errJobNotPassed), errors.Is(err, errUnhealthy), errors.Is(err, errCheckFailed):
 	default:
 		fmt.Fprintf(stderr, "supervisor: %v\n", err)
 	}
@@ -79,15 +79,15 @@ func noArguments(c *cli.Context) error {
 }
 
 // finder looks for workers beside this binary, then in the plugin folders.
-func finder(pluginDirs []string) (pluginhost.Finder, error) {
+func finder(pluginDirs []string) (plugins.Finder, error) {
 	own, err := os.Executable()
 	if err == nil {
 		own, err = filepath.EvalSymlinks(own)
 	}
 	if err != nil {
-		return pluginhost.Finder{}, fmt.Errorf("cannot find the folder of the workers: %w", err)
+		return plugins.Finder{}, fmt.Errorf("cannot find the folder of the workers: %w", err)
 	}
-	return pluginhost.Finder{Own: filepath.Dir(own), Dirs: pluginDirs}, nil
+	return plugins.Finder{Own: filepath.Dir(own), Dirs: pluginDirs, Sums: plugins.NewSums()}, nil
 }
 
 // onSignals calls first for the first SIGINT or SIGTERM and second for each further one, until the returned stop is called.

@@ -60,7 +60,7 @@ func doctorCommand() *cli.Command {
 
 // doctorSettings are what an agent would work with, but for its client of the hub, which may not be to be had.
 func doctorSettings(cfg *config.Config, warnings []string) (doctor.Settings, error) {
-	workers, err := finder(cfg.PluginDirs)
+	workers, err := finderOf(cfg)
 	if err != nil {
 		return doctor.Settings{}, err
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/hostuser"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/job"
-	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/supervisor"
 	"github.com/signalman-ci/signalman/internal/version"
 	"github.com/signalman-ci/signalman/shared/protocol"
@@ -220,10 +220,11 @@ func canLogTo(path string) error {
 
 // settingsOf turns what the user sets into what the parts are given. The warnings are for the operator.
 func settingsOf(cfg *config.Config, logger hclog.Logger) (_ supervisor.Settings, warnings []string, err error) {
-	workers, err := finder(cfg.PluginDirs)
+	workers, err := finderOf(cfg)
 	if err != nil {
 		return supervisor.Settings{}, nil, err
 	}
+	warnings = append(warnings, pluginWarnings(workers, cfg.Plugins)...)
 	if _, err := workers.Find(cfg.Executors.Shell); err != nil {
 		warnings = append(warnings, fmt.Sprintf("jobs without containers will fail: %v", err))
 	}
@@ -265,7 +266,7 @@ func floors(cfg *config.Config) admission.Floors {
 }
 
 // jobSettings are those of all slots' jobs.
-func jobSettings(cfg *config.Config, workers pluginhost.Finder) job.Settings {
+func jobSettings(cfg *config.Config, workers plugins.Finder) job.Settings {
 	var env []protocol.EnvVar
 	for _, v := range cfg.EnvVars {
 		env = append(env, protocol.EnvVar{Name: v.Name, Value: v.Value.Reveal()})
@@ -275,15 +276,29 @@ func jobSettings(cfg *config.Config, workers pluginhost.Finder) job.Settings {
 		Executors:    map[string]string{"shell": cfg.Executors.Shell, "dockercompose": cfg.Executors.DockerCompose},
 		JobExecutors: cfg.JobExecutors,
 		WorkerEnv:    job.WorkerEnv(os.Environ()), BaseEnv: job.BaseEnv(os.Environ(), cfg.PassEnv), Env: env,
-		Secrets: job.Secrets(cfg.Secrets), Extra: map[string]map[string]string{"compose": composeSettings(cfg).Extra()},
+		Secrets: job.Secrets(cfg.Secrets), Extra: extraOf(cfg), Plugins: pluginLimits(cfg.Plugins),
 		PreHook: protocol.Hook{
 			Path: cfg.Hooks.PreJob, Source: cfg.Hooks.SourcePreJob, FailJob: cfg.Hooks.FailOnPreJobError,
 		},
 		PostHook:    protocol.Hook{Path: cfg.Hooks.PostJob},
 		LogMaxBytes: int64(cfg.Log.MaxDisk), StopGrace: cfg.Jobs.StopGrace, Timeout: cfg.Limits.Timeout,
-		Limits: protocol.Limits{
-			Memory: int64(cfg.Limits.Memory), MilliCPUs: int64(cfg.Limits.MilliCPUs), Pids: int64(cfg.Limits.Pids),
-		},
+		Limits: limitsOf(cfg.Limits).Limits,
+	}
+}
+
+// extraOf are the settings of executors, by their names.
+func extraOf(cfg *config.Config) map[string]map[string]string {
+	extra := map[string]map[string]string{"compose": composeSettings(cfg).Extra()}
+	for _, p := range cfg.Plugins {
+		extra[p.Name] = pluginExtra(p)
+	}
+	return extra
+}
+
+func limitsOf(l config.Limits) job.Limits {
+	return job.Limits{
+		Limits:  protocol.Limits{Memory: int64(l.Memory), MilliCPUs: int64(l.MilliCPUs), Pids: int64(l.Pids)},
+		Timeout: l.Timeout,
 	}
 }
 

@@ -62,6 +62,9 @@ type Config struct {
 	Admin      Admin
 	Secrets    Secrets
 	StatsD     StatsD
+	Verify     Verify
+	// Plugins are the tables [plugins.NAME], sorted by name.
+	Plugins []Plugin
 
 	origins map[string]Origin
 }
@@ -165,6 +168,20 @@ type Secrets struct {
 	EnvVars, Files []string
 }
 
+// Plugin is what is set for one plugin.
+type Plugin struct {
+	Name string
+	// PassEnv are names and globs (path.Match) of the supervisor's environment variables that the plugin's workers get besides what
+	// all workers get.
+	PassEnv []string
+	// Limits are those of the plugin's jobs: [limits], and in place of that what the plugin's table says.
+	Limits Limits
+	// Settings are the plugin's own, as text. They may well hold passwords.
+	Settings map[string]Secret
+
+	origins map[string]Origin
+}
+
 // EnvVar is an environment variable for every job. Its value may well be a password.
 type EnvVar struct {
 	Name  string
@@ -183,6 +200,15 @@ type OnUnknown string
 const (
 	OnUnknownRegister OnUnknown = "register"
 	OnUnknownExit     OnUnknown = "exit"
+)
+
+// Verify says whether plugins are held to plugins.lock.
+type Verify string
+
+// The values of Verify.
+const (
+	VerifyOff    Verify = "off"
+	VerifyLocked Verify = "locked"
 )
 
 // UploadJobLogs says when a job's log is uploaded as an artifact too.

@@ -1,6 +1,12 @@
 package config
 
-import "reflect"
+import (
+	"cmp"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+)
 
 // When is when a running supervisor takes up a changed setting.
 type When string
@@ -36,7 +42,7 @@ func (w When) String() string {
 // Change is one setting that is another now.
 type Change struct {
 	Key string `json:"key"`
-	// Old and New are written as in the file; secrets are hidden.
+	// Old and New are written as in the file; secrets are hidden. "" is a key of a plugin's table that isn't there.
 	Old  string `json:"old"`
 	New  string `json:"new"`
 	When When   `json:"when"`
@@ -47,7 +53,7 @@ func (c Change) String() string {
 	if c.Old == c.New { // a secret
 		return c.Key + ": changed; " + c.When.String()
 	}
-	return c.Key + ": " + c.Old + " -> " + c.New + "; " + c.When.String()
+	return c.Key + ": " + cmp.Or(c.Old, "(none)") + " -> " + cmp.Or(c.New, "(none)") + "; " + c.When.String()
 }
 
 // Diff lists the settings that differ, in the order of the example file.
@@ -59,5 +65,35 @@ func Diff(old, next *Config) []Change {
 		}
 		changes = append(changes, Change{Key: o.key, Old: o.value.show(old), New: o.value.show(next), When: o.takenUp()})
 	}
+	return append(changes, diffPlugins(old.Plugins, next.Plugins)...)
+}
+
+// diffPlugins does it for the tables of plugins.
+func diffPlugins(old, next []Plugin) (changes []Change) {
+	was, is := tablesOf(old), tablesOf(next)
+	keys := maps.Clone(was)
+	maps.Copy(keys, is)
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if was[key].raw != is[key].raw {
+			changes = append(changes, Change{Key: key, Old: was[key].shown, New: is[key].shown, When: NextJob})
+		}
+	}
 	return changes
+}
+
+// tableValue is what a key of a plugin's table is set to, for comparing and for people.
+type tableValue struct{ raw, shown string }
+
+func tablesOf(plugins []Plugin) map[string]tableValue {
+	all := map[string]tableValue{}
+	for _, p := range plugins {
+		for _, s := range p.shown() {
+			v := tableValue{"is " + s.Value, s.Value}
+			if own, ok := p.Settings[strings.TrimPrefix(s.Key, pluginTables+p.Name+".")]; ok {
+				v.raw = "is " + own.Reveal()
+			}
+			all[s.Key] = v
+		}
+	}
+	return all
 }

@@ -42,6 +42,7 @@ func Example() string {
 		default:
 			b.WriteString("# " + key + " = " + o.value.show(c) + "\n")
 		}
+		b.WriteString(o.more)
 	}
 	return b.String()
 }

@@ -21,6 +21,12 @@ const largestFile = 256 << 10
 // mostProblems is how many of them one error lists.
 const mostProblems = 10
 
+// fileContent is what the file says: for each option by its key, and for each plugin by its name and the keys of its table.
+type fileContent struct {
+	options map[string]fileValue
+	plugins map[string]map[string]fileValue
+}
+
 // fileValue is what the file says for one option.
 type fileValue struct {
 	input  input
@@ -28,7 +34,7 @@ type fileValue struct {
 }
 
 // readFile reads a TOML file. Its errors name the line.
-func readFile(path string, data []byte) (map[string]fileValue, []string, error) {
+func readFile(path string, data []byte) (*fileContent, []string, error) {
 	if len(data) > largestFile {
 		return nil, nil, fmt.Errorf("%s: it is larger than a config file can be (%s)", path, Size(largestFile))
 	}
@@ -36,7 +42,7 @@ func readFile(path string, data []byte) (map[string]fileValue, []string, error) 
 	if ext == ".yml" || ext == ".yaml" {
 		return nil, nil, yamlError(path, data)
 	}
-	r := fileReader{path: path, values: map[string]fileValue{}}
+	r := fileReader{path: path, content: fileContent{map[string]fileValue{}, map[string]map[string]fileValue{}}}
 	var top map[string]toml.Primitive
 	var err error
 	if r.md, err = toml.Decode(string(data), &top); err != nil {
@@ -55,7 +61,7 @@ func readFile(path string, data []byte) (map[string]fileValue, []string, error) 
 		}
 		errs = append(errs, p.err)
 	}
-	return r.values, r.warnings, errors.Join(errs...)
+	return &r.content, r.warnings, errors.Join(errs...)
 }
 
 type problem struct {
@@ -67,7 +73,7 @@ type problem struct {
 type fileReader struct {
 	path     string
 	md       toml.MetaData
-	values   map[string]fileValue
+	content  fileContent
 	warnings []string
 	problems []problem
 }
@@ -101,7 +107,7 @@ func (r *fileReader) key(key string, dotted bool, content toml.Primitive) {
 			r.refuse(line, fmt.Sprintf("%s: %s", key, err))
 			return
 		}
-		r.values[key] = fileValue{in, Origin{FromFile, r.at(line)}}
+		r.content.options[key] = fileValue{in, Origin{FromFile, r.at(line)}}
 	default:
 		r.unknown(key, line, content)
 	}
@@ -116,7 +122,10 @@ func (r *fileReader) unknown(key string, line int, content toml.Primitive) {
 	if mapping {
 		_ = r.md.PrimitiveDecode(content, &inner) // it is known to be a table
 	}
+	plugin, ofPlugin := strings.CutPrefix(key, pluginTables)
 	switch {
+	case ofPlugin && mapping:
+		r.plugin(plugin, line, inner)
 	case len(inner) > 0 && !strings.Contains(key, "."): // no option is deeper
 		r.table(key+".", inner)
 	case !isTable(key):

@@ -12,10 +12,17 @@ import (
 )
 
 // Flags are the flags of `supervisor start`. They hold what the command line gave, so each app needs its own.
-func Flags() []cli.Flag {
+func Flags() []cli.Flag { return flags(func(option) bool { return true }) }
+
+// PluginFlags are those of them that say where plugins are.
+func PluginFlags() []cli.Flag {
+	return flags(func(o option) bool { return o.key == "config-file" || o.key == "plugin-dirs" })
+}
+
+func flags(which func(option) bool) []cli.Flag {
 	var flags []cli.Flag
 	for _, o := range options {
-		if o.in&inFlag == 0 {
+		if o.in&inFlag == 0 || !which(o) {
 			continue
 		}
 		flags = append(flags, &optionFlag{
@@ -69,6 +76,16 @@ func Load(c *cli.Context) (*Config, []string, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	return Parse(s)
+}
+
+// LoadWithoutHub is Load for commands that have nothing to do with the hub: endpoint and token may be missing.
+func LoadWithoutHub(c *cli.Context) (*Config, []string, error) {
+	s, err := Gather(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.WithoutHub = true
 	return Parse(s)
 }
 

@@ -38,6 +38,8 @@ type option struct {
 	// when is when a running supervisor takes up a change; without one it is NextJob.
 	when When
 	or   []string
+	// more are lines of comment to follow it in the example file.
+	more string
 }
 
 // takenUp is when a running supervisor takes up a change of the option.
@@ -265,6 +267,15 @@ var options = []option{
 	{key: "statsd.namespace", when: Restart, group: fileGroup, in: inFile, def: "agent.prod",
 		value: text(func(c *Config) *string { return &c.StatsD.Namespace }, checkNamespace),
 		doc:   "What the names of metrics begin with at the StatsD server."},
+
+	{key: "plugins.verify", group: fileGroup, in: inFile, def: "off",
+		value: oneOf(func(c *Config) *Verify { return &c.Verify }, VerifyOff, VerifyLocked),
+		doc: "What plugins have to be: off (any), or locked: only a file whose SHA-256 is in the plugins.lock of its folder is run " +
+			"(supervisor plugins pin).",
+		more: `
+# [plugins.NAME] sets what concerns one plugin: memory, cpus, pids and timeout as in [limits], for its jobs; pass-env, names
+# and globs of the agent's environment variables that it gets. Any other key there is passed to the plugin.
+`},
 
 	{key: "log-level", when: Restart, group: envGroup, in: inEnv, def: "info",
 		value: logLevel(func(c *Config) *string { return &c.Log.Level }),

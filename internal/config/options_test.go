@@ -94,7 +94,7 @@ func TestDefaults(t *testing.T) {
 			EnvVars: []string{"*_TOKEN", "*_SECRET", "*_PASSWORD", "*_KEY", "*_CONNECTION_STRING", "*PASSPHRASE*"}, Files: []string{"*"},
 		},
 		Jobs:   Jobs{Keep: 168 * 3600e9, StopGrace: 5e9},
-		StatsD: StatsD{Port: 8125, Namespace: "agent.prod"},
+		StatsD: StatsD{Port: 8125, Namespace: "agent.prod"}, Verify: VerifyOff,
 	}, c)
 }
 
@@ -124,7 +124,7 @@ func TestExample(t *testing.T) {
 	assert.Empty(t, warnings)
 	for _, o := range options {
 		if o.in&inFile != 0 {
-			assert.Contains(t, values, o.key)
+			assert.Contains(t, values.options, o.key)
 		} else {
 			assert.Contains(t, example, "# "+o.env()+"=")
 		}

@@ -50,6 +50,8 @@ type Sources struct {
 	File []byte
 	// Root is set if the agent runs as root.
 	Root bool
+	// WithoutHub is set for what has nothing to do with the hub: what is needed for that need not be set.
+	WithoutHub bool
 }
 
 func (s Sources) env(name string) string {
@@ -99,7 +101,7 @@ func parseOptions(s Sources) (*Config, []string, error) {
 		in, origin, ok := s.find(o)
 		if !ok {
 			var f fileValue
-			if f, ok = file[o.key]; !ok {
+			if f, ok = file.options[o.key]; !ok {
 				continue
 			}
 			in, origin = f.input, f.origin
@@ -110,6 +112,7 @@ func parseOptions(s Sources) (*Config, []string, error) {
 		}
 		c.origins[o.key] = origin
 	}
+	problems = append(problems, c.setPlugins(file.plugins)...)
 	if len(problems) > 0 {
 		return nil, nil, errors.Join(problems...)
 	}
@@ -133,7 +136,7 @@ func DefaultSecrets() Secrets { return defaults().Secrets }
 
 // finish does what concerns more than one option: defaults that depend on others, and rules between them.
 func (c *Config) finish(s Sources) (warnings []string, err error) {
-	if err := c.required(); err != nil {
+	if err := c.required(); err != nil && !s.WithoutHub {
 		return nil, err
 	}
 	if c.NameFromEnv != "" {

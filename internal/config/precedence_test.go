@@ -76,6 +76,7 @@ var samples = map[string][3]string{
 	"statsd.host":                   {"one.example.com", "", "127.0.0.1"},
 	"statsd.port":                   {"1", "", "9125"},
 	"statsd.namespace":              {"a", "", "b.c-d_e"},
+	"plugins.verify":                {"locked", "", "off"},
 	"log-level":                     {"debug", "warning", ""},
 	"log-file-path":                 {"/a.log", "/b.log", ""},
 	"logs-compression-size":         {"2MB", "1048576", ""},

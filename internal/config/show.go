@@ -11,11 +11,14 @@ type Setting struct {
 	Origin Origin `json:"origin"`
 }
 
-// Settings lists all options, with where their values come from.
+// Settings lists all options, with where their values come from, and what is set in the tables of plugins.
 func (c *Config) Settings() []Setting {
 	all := make([]Setting, 0, len(options))
 	for _, o := range options {
 		all = append(all, Setting{Key: o.key, Value: o.value.show(c), Origin: c.origins[o.key]})
+	}
+	for _, p := range c.Plugins {
+		all = append(all, p.shown()...)
 	}
 	return all
 }

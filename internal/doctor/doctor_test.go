@@ -22,7 +22,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
 	"github.com/signalman-ci/signalman/internal/job"
-	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/regtoken"
 	"github.com/signalman-ci/signalman/internal/testca"
 )
@@ -260,7 +260,7 @@ func TestUses(t *testing.T) {
 
 func TestWorkersThatAreMissing(t *testing.T) {
 	s := Settings{Job: job.Settings{
-		Finder: pluginhost.Finder{Own: t.TempDir()}, Executors: map[string]string{"shell": "shell", "dockercompose": "compose"},
+		Finder: plugins.Finder{Own: t.TempDir()}, Executors: map[string]string{"shell": "shell", "dockercompose": "compose"},
 	}}
 	checks := workers(t.Context(), s)
 	isOneLine(t, checks)

@@ -317,6 +317,12 @@ func TestStamp(t *testing.T) {
 	require.Equal(t, first, stamp())
 	info, err := os.Stat(path)
 	require.NoError(t, err)
+	require.False(t, Settled(info))
+	exe, err := os.Executable()
+	require.NoError(t, err)
+	old, err := os.Stat(exe)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return Settled(old) }, time.Minute, 10*time.Millisecond)
 	require.NoError(t, os.WriteFile(path+".new", []byte("b"), 0o600))
 	require.NoError(t, os.Chtimes(path+".new", info.ModTime(), info.ModTime())) // as cp -p and tar leave it
 	require.NoError(t, os.Rename(path+".new", path))

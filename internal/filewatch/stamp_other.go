@@ -2,6 +2,11 @@
 
 package filewatch
 
-import "io/fs"
+import (
+	"io/fs"
+	"time"
+)
 
 func identity(fs.FileInfo) string { return "" }
+
+func lastChange(info fs.FileInfo) time.Time { return info.ModTime() }

@@ -29,6 +29,15 @@ func WorkerEnv(environ []string) []string {
 	})
 }
 
+// PluginEnv picks from an environment what a plugin's workers get besides: what pass names (globs may be used), but never the
+// supervisor's own.
+func PluginEnv(environ, pass []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return name == "" || matches(withheld, name) || !matches(pass, name)
+	})
+}
+
 // BaseEnv picks from an environment what a job's shell starts with: all but the supervisor's own, or only what pass names (globs
 // may be used). TERM is always set.
 func BaseEnv(environ, pass []string) []protocol.EnvVar {

@@ -16,6 +16,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/request"
 	"github.com/signalman-ci/signalman/shared/eventlog"
 	"github.com/signalman-ci/signalman/shared/protocol"
@@ -37,7 +38,7 @@ const executorVariable = "SIGNALMAN_EXECUTOR"
 
 // Settings are what holds for all jobs of an agent.
 type Settings struct {
-	Finder pluginhost.Finder
+	Finder plugins.Finder
 	// Executors maps what a request asks for to an executor; what isn't in it stands for itself.
 	Executors map[string]string
 	// JobExecutors are the executors that a job may choose by its variable SIGNALMAN_EXECUTOR.
@@ -60,6 +61,8 @@ type Settings struct {
 	StopGrace   time.Duration
 	// Limits hold for all that a job starts. They need Cgroups; where they can't be set the job fails.
 	Limits protocol.Limits
+	// Plugins are the limits of the jobs of one executor each, by its name, in place of Limits and Timeout.
+	Plugins map[string]Limits
 	// Extra are settings for one executor each, by its name.
 	Extra map[string]map[string]string
 	// Cgroups is where jobs have their cgroups; nil: they have none.
@@ -76,6 +79,21 @@ type Settings struct {
 	// Observer, if set, hears how jobs begin, and what goes wrong.
 	Observer Observer
 	Logger   hclog.Logger
+}
+
+// Limits are what a job may take.
+type Limits struct {
+	protocol.Limits
+	// Timeout is how long it may take; 0 is no limit.
+	Timeout time.Duration
+}
+
+// limitsOf are the limits of an executor's jobs.
+func (s *Settings) limitsOf(executor string) Limits {
+	if own, ok := s.Plugins[executor]; ok {
+		return own
+	}
+	return Limits{s.Limits, s.Timeout}
 }
 
 // Job is one job of a slot.
@@ -213,7 +231,7 @@ func (j *Job) worker(work context.Context, req *request.Request, requestErr erro
 	if err != nil {
 		return nil, cannotStart(err)
 	}
-	if err := j.enclose(work, worker); err != nil {
+	if err := j.enclose(work, worker, j.limitsOf(executor).Limits); err != nil {
 		worker.Kill()
 		return nil, cannotStart(err)
 	}
@@ -225,9 +243,9 @@ func (j *Job) worker(work context.Context, req *request.Request, requestErr erro
 			Executor: executor, Process: addr.Process, Network: addr.Network, Address: addr.Socket, Protocol: addr.Protocol,
 		}
 		s.Name = jobdir.Line(req.Job.Name)
-		if j.Timeout > 0 {
-			s.Deadline = time.Now().Add(j.Timeout)
-			s.Timeout = j.Timeout
+		if timeout := j.limitsOf(executor).Timeout; timeout > 0 {
+			s.Deadline = time.Now().Add(timeout)
+			s.Timeout = timeout
 		}
 	}); err != nil {
 		worker.Kill()
@@ -263,19 +281,19 @@ func (j *Job) launch(work context.Context, req *request.Request) (worker *plugin
 		return nil, "", err
 	}
 	begin := time.Now()
-	if worker, err = j.startWorker(work, executor); err == nil {
+	worker, err = j.startWorker(work, executor)
+	switch reason := plugins.Refusal(executor, err); {
+	case err == nil:
 		j.Observer.WorkerStarted(executor, time.Since(begin))
+	case reason != "" && work.Err() == nil:
+		j.Observer.PluginRefused(reason)
 	}
 	return worker, executor, err
 }
 
 func (j *Job) startWorker(work context.Context, executor string) (*pluginhost.Worker, error) {
-	path, err := j.Finder.Find(executor)
-	if err != nil {
-		return nil, err
-	}
-	return pluginhost.Start(work, pluginhost.Launch{
-		Path: path, Env: j.WorkerEnv, StderrPath: j.folder.WorkerLogPath(), RunDir: j.RunDir, Logger: j.logger,
+	return j.Finder.Start(work, executor, pluginhost.Launch{
+		Env: j.WorkerEnv, StderrPath: j.folder.WorkerLogPath(), RunDir: j.RunDir, Logger: j.logger,
 	})
 }
 
@@ -405,7 +423,7 @@ func (j *Job) settings(executor string) *protocol.Settings {
 	return &protocol.Settings{
 		LogPath: j.folder.EventsPath(), LogMaxBytes: j.LogMaxBytes, TempDir: j.folder.TempPath(),
 		Home: j.Home, User: j.User, BaseEnv: j.Secrets.vars(j.BaseEnv), InstanceID: j.InstanceID,
-		PreHook: j.PreHook, PostHook: j.PostHook, StopGrace: j.StopGrace, Limits: j.Limits, Cgroups: j.jobCgroups(),
+		PreHook: j.PreHook, PostHook: j.PostHook, StopGrace: j.StopGrace, Limits: j.limitsOf(executor).Limits, Cgroups: j.jobCgroups(),
 		Extra: j.Extra[executor],
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/process"
 	"github.com/signalman-ci/signalman/internal/request"
 	"github.com/signalman-ci/signalman/shared/eventlog"
@@ -94,7 +95,7 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	w := &world{t: t, folder: folder, dir: t.TempDir()}
 	w.settings = Settings{
-		Finder: pluginhost.Finder{Own: own}, RunDir: run, Home: home, InstanceID: filepath.Base(run),
+		Finder: plugins.Finder{Own: own}, RunDir: run, Home: home, InstanceID: filepath.Base(run),
 		WorkerEnv: []string{asWorker + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + home},
 		BaseEnv:   []protocol.EnvVar{{Name: "PATH", Value: os.Getenv("PATH")}},
 		StopGrace: 500 * time.Millisecond, Logger: hclog.NewNullLogger(),
@@ -577,7 +578,7 @@ func TestLeftWhileTheWorkerStarts(t *testing.T) {
 	begun := filepath.Join(w.dir, "begun")
 	require.NoError(t, os.WriteFile(filepath.Join(slow, "worker-shell"), []byte("#!/bin/sh\necho yes >"+begun+"\nexec sleep 1000\n"), 0o755))
 	own := w.settings.Finder
-	w.settings.Finder = pluginhost.Finder{Own: slow}
+	w.settings.Finder = plugins.Finder{Own: slow}
 	leave := make(chan struct{})
 	done := w.runWith(w.ctx(), w.request("echo hello"), Control{Leave: leave})
 	w.awaitFile("begun")
@@ -655,6 +656,13 @@ func TestContextEnds(t *testing.T) {
 	// The next supervisor finds its end.
 	assert.Equal(t, outcome{result: protocol.Stopped}, w.await(w.run(w.ctx(), nil, nil)))
 	require.NoError(t, os.RemoveAll(filepath.Dir(worker.Address)))
+}
+
+func TestPluginEnv(t *testing.T) {
+	environ := []string{"VAULT_A=1", "VAULT_B=2", "EDITOR=e", "SEMAPHORE_AGENT_TOKEN=t", "NOTIFY_SOCKET=n", "SIGNALMAN_X=x", "=odd"}
+	assert.Equal(t, []string{"VAULT_A=1", "VAULT_B=2"}, PluginEnv(environ, []string{"VAULT_*", "NONE"}))
+	assert.Equal(t, []string{"VAULT_A=1", "VAULT_B=2", "EDITOR=e"}, PluginEnv(environ, []string{"*"}))
+	assert.Empty(t, PluginEnv(environ, nil))
 }
 
 func TestWorkerEnv(t *testing.T) {

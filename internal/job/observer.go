@@ -13,6 +13,8 @@ type Observer interface {
 	// JobStarted tells that a worker has accepted a job, whose first event it writes then, and how long before that the hub had given
 	// the job out. A job that goes on under another supervisor isn't told again.
 	JobStarted(executor string, waited time.Duration)
+	// PluginRefused tells that a job's plugin could not be used: it is "unpinned", "changed" or "unusable".
+	PluginRefused(reason string)
 	// JobFault tells that a job has failed for what is no fault of its commands.
 	JobFault(Fault)
 }
@@ -51,4 +53,5 @@ type unobserved struct{}
 
 func (unobserved) WorkerStarted(string, time.Duration) {}
 func (unobserved) JobStarted(string, time.Duration)    {}
+func (unobserved) PluginRefused(string)                {}
 func (unobserved) JobFault(Fault)                      {}

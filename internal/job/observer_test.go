@@ -23,6 +23,7 @@ type observer struct {
 	workers []string
 	started []time.Duration
 	faults  []Fault
+	refused []string
 }
 
 func (o *observer) WorkerStarted(executor string, _ time.Duration) {
@@ -35,6 +36,12 @@ func (o *observer) JobStarted(_ string, waited time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.started = append(o.started, waited)
+}
+
+func (o *observer) PluginRefused(reason string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.refused = append(o.refused, reason)
 }
 
 func (o *observer) JobFault(f Fault) {
@@ -92,6 +99,16 @@ func TestFaults(t *testing.T) {
 	req := w.request("true")
 	req.Executor = "nobody-has-it"
 	assert.Equal(t, outcome{result: protocol.Failed}, w.await(w.run(w.ctx(), req, nil)))
+	assert.Equal(t, []Fault{NoStart}, o.faults)
+	assert.Empty(t, o.refused, "there is none to refuse")
+
+	w, o = observed(t)
+	w.settings.Finder.Dirs = []string{t.TempDir()}
+	require.NoError(t, os.WriteFile(filepath.Join(w.settings.Finder.Dirs[0], "worker-text"), []byte("a text"), 0o755))
+	req = w.request("true")
+	req.Executor = "text"
+	assert.Equal(t, outcome{result: protocol.Failed}, w.await(w.run(w.ctx(), req, nil)))
+	assert.Equal(t, []string{"unusable"}, o.refused)
 	assert.Equal(t, []Fault{NoStart}, o.faults)
 
 	w, o = observed(t)

@@ -81,7 +81,7 @@ func (j *Job) watch(ctx context.Context, worker *pluginhost.Worker, control Cont
 			control.Stop = nil
 			reason = j.folder.State().StopReason
 		case <-deadline:
-			reason = fmt.Sprintf("The job took longer than %v ([limits] timeout) and is stopped.", st.Timeout)
+			reason = fmt.Sprintf("The job took longer than %v (%s timeout) and is stopped.", st.Timeout, j.limitsTable(st.Worker.Executor))
 			if err := j.folder.Update(func(s *jobdir.State) { s.StopReason = reason }); err != nil {
 				j.logger.Error("cannot note why the job is stopped", "error", err)
 			}

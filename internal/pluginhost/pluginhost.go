@@ -41,8 +41,12 @@ const endLimit = 10 * time.Second
 
 // Launch says how to start a worker.
 type Launch struct {
-	// Path of the worker's binary.
+	// Path of the worker's binary, which it gets as its name.
 	Path string
+	// Executable, if set, is what is executed in the place of Path: another name of the same file.
+	Executable string
+	// Confirm, if set, is asked once the worker has shown its handshake whether it may be used. After an error it is killed.
+	Confirm func() error
 	// Env is its whole environment.
 	Env []string
 	// StderrPath is the file its standard error is appended to: a worker that outlives its supervisor must not die of a
@@ -97,7 +101,7 @@ func Start(ctx context.Context, l Launch) (*Worker, error) {
 		Logger:           quiet(l.Logger),
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, socketDir string) (runner.Runner, error) {
 			p.socketDir = socketDir
-			cmd.Path, cmd.Args = l.Path, []string{l.Path}
+			cmd.Path, cmd.Args = cmp.Or(l.Executable, l.Path), []string{l.Path}
 			cmd.Env = append(cmd.Env, l.Env...)
 			cmd.Stdin, cmd.Stderr = nil, stderr // go-plugin would hand on the supervisor's own standard input
 			cmd.SysProcAttr = ownSession()
@@ -119,6 +123,12 @@ func Start(ctx context.Context, l Launch) (*Worker, error) {
 			return nil, fmt.Errorf("cannot start worker %s: it ended right after its handshake", l.Path)
 		}
 		return nil, fmt.Errorf("cannot start worker %s: its process can't be identified: %w", l.Path, err)
+	}
+	if l.Confirm != nil {
+		if err := l.Confirm(); err != nil {
+			w.Kill()
+			return nil, fmt.Errorf("cannot start worker %s: %w", l.Path, err)
+		}
 	}
 	at := client.ReattachConfig()
 	w.addr = Address{Process: id, Network: at.Addr.Network(), Socket: at.Addr.String(), Protocol: client.NegotiatedVersion()}

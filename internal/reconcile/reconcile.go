@@ -17,6 +17,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
@@ -32,7 +33,7 @@ type Settings struct {
 	InstanceID string
 	// JobsDir is the folder of the job folders, RunDir that of the workers' sockets.
 	JobsDir, RunDir string
-	Finder          pluginhost.Finder
+	Finder          plugins.Finder
 	WorkerEnv       []string
 	// Cgroups may be nil.
 	Cgroups *cgroup.Host
@@ -159,12 +160,8 @@ func (r *Reconciler) list(ctx context.Context, executor string) (left []protocol
 
 // withWorker runs f with a worker that has no job.
 func (r *Reconciler) withWorker(ctx context.Context, executor string, f func(*pluginhost.Worker) error) error {
-	path, err := r.Finder.Find(executor)
-	if err != nil {
-		return err
-	}
-	worker, err := pluginhost.Start(ctx, pluginhost.Launch{
-		Path: path, Env: r.WorkerEnv, StderrPath: os.DevNull, RunDir: r.RunDir, Logger: r.Logger,
+	worker, err := r.Finder.Start(ctx, executor, pluginhost.Launch{
+		Env: r.WorkerEnv, StderrPath: os.DevNull, RunDir: r.RunDir, Logger: r.Logger,
 	})
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/cgroup"
 	"github.com/signalman-ci/signalman/internal/executor/shell"
 	"github.com/signalman-ci/signalman/internal/jobdir"
-	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/process"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -50,7 +50,7 @@ func newReconciler(t *testing.T) *Reconciler {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(run)) })
 	s := Settings{
-		InstanceID: uuid.NewString(), JobsDir: t.TempDir(), RunDir: run, Finder: pluginhost.Finder{Own: own},
+		InstanceID: uuid.NewString(), JobsDir: t.TempDir(), RunDir: run, Finder: plugins.Finder{Own: own},
 		WorkerEnv: []string{asWorker + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + run}, Logger: hclog.NewNullLogger(),
 	}
 	if s.Cgroups, err = cgroup.Open(s.InstanceID); err != nil {

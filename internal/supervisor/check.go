@@ -10,6 +10,7 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
@@ -36,8 +37,7 @@ func (l Lack) Jobs() string {
 // logDir, unless it is "".
 func CheckWorkers(ctx context.Context, settings job.Settings, logDir string) (lacks []Lack, err error) {
 	for request, executor := range settings.Executors {
-		path, err := settings.Finder.Find(executor)
-		if err != nil {
+		if _, err := settings.Finder.Find(executor); err != nil {
 			if request == "shell" {
 				return nil, err
 			}
@@ -47,8 +47,8 @@ func CheckWorkers(ctx context.Context, settings job.Settings, logDir string) (la
 		if logDir != "" {
 			log = filepath.Join(logDir, executor+".log")
 		}
-		results, err := checkWorker(ctx, pluginhost.Launch{
-			Path: path, Env: settings.WorkerEnv, StderrPath: log, RunDir: settings.RunDir, Logger: hclog.NewNullLogger(),
+		results, err := checkWorker(ctx, settings.Finder, executor, pluginhost.Launch{
+			Env: settings.WorkerEnv, StderrPath: log, RunDir: settings.RunDir, Logger: hclog.NewNullLogger(),
 		})
 		if err != nil {
 			return nil, err
@@ -62,8 +62,8 @@ func CheckWorkers(ctx context.Context, settings job.Settings, logDir string) (la
 	return lacks, nil
 }
 
-func checkWorker(ctx context.Context, launch pluginhost.Launch) ([]protocol.CheckResult, error) {
-	worker, err := pluginhost.Start(ctx, launch)
+func checkWorker(ctx context.Context, workers plugins.Finder, executor string, launch pluginhost.Launch) ([]protocol.CheckResult, error) {
+	worker, err := workers.Start(ctx, executor, launch)
 	if err != nil {
 		return nil, err
 	}

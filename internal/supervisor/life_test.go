@@ -22,7 +22,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
-	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/regtoken"
 	"github.com/signalman-ci/signalman/shared/protocol"
 	"github.com/signalman-ci/signalman/test/harness"
@@ -72,7 +72,7 @@ func newWorld(t *testing.T, slots int) *world {
 			Hub: client, Token: regtoken.Text(w.hub.RegistrationToken()), FlushTimeout: patience,
 			Registration: hub.RegisterRequest{Name: "host"},
 			Job: job.Settings{
-				Finder:    pluginhost.Finder{Own: own},
+				Finder:    plugins.Finder{Own: own},
 				WorkerEnv: []string{asWorker + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + home},
 				BaseEnv:   []protocol.EnvVar{{Name: "PATH", Value: os.Getenv("PATH")}}, Home: home,
 				StopGrace: 500 * time.Millisecond,

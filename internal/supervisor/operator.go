@@ -7,6 +7,7 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/admin"
 	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/plugins"
 )
 
 // openAdmin lets operators in.
@@ -38,6 +39,9 @@ func (s *Supervisor) agents() []*agent.Agent {
 	}
 	return working
 }
+
+// Plugins implements admin.Supervisor.
+func (s *Supervisor) Plugins() []plugins.Plugin { return s.Current().Agent.Job.Finder.List() }
 
 // Alive tells whether the slots' loops go round.
 func (s *Supervisor) Alive() error {

@@ -110,6 +110,10 @@ func (s *Supervisor) apply(next Settings) error {
 		}
 	}
 	s.noteChange()
+	select {
+	case s.renewed <- struct{}{}:
+	default: // it was told and is about to look
+	}
 	return nil
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/pluginhost"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/process"
 	"github.com/signalman-ci/signalman/internal/reconcile"
 	"github.com/signalman-ci/signalman/internal/version"
@@ -86,6 +87,8 @@ type Supervisor struct {
 	began     time.Time
 	// changed asks for the manager to be told.
 	changed chan struct{}
+	// renewed tells that other settings hold.
+	renewed chan struct{}
 
 	// scopes is set while jobs can have scopes of their own, noScopes once it was said that they can't.
 	scopes, noScopes atomic.Bool
@@ -119,7 +122,7 @@ func Open(s Settings) (_ *Supervisor, err error) {
 	if err != nil {
 		return nil, err
 	}
-	sup := &Supervisor{dir: dir, began: time.Now(), changed: make(chan struct{}, 1), slots: newSlots(), startedWith: s.Config}
+	sup := &Supervisor{dir: dir, began: time.Now(), changed: make(chan struct{}, 1), renewed: make(chan struct{}, 1), slots: newSlots(), startedWith: s.Config}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, dir.Close())
@@ -180,6 +183,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	var rest sync.WaitGroup
 	rest.Go(func() { s.tidy(background) })
 	rest.Go(func() { s.tellLacks(background) })
+	rest.Go(func() {
+		plugins.Watch(background, func() plugins.Finder { return s.Current().Agent.Job.Finder }, s.renewed, s.Logger)
+	})
 	if s.Manager != nil {
 		rest.Go(func() { s.tellManager(background) })
 	}

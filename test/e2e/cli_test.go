@@ -18,8 +18,13 @@ import (
 // What the command line does, script by script: see testdata/script. Each script has a hub of its own at $ENDPOINT.
 func TestCommandLine(t *testing.T) {
 	t.Parallel()
-	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "script"),
+	testscript.Run(t, commandLine("script", func(*testscript.Env) error { return nil }))
+}
+
+// commandLine is for the scripts of a folder; setup comes last.
+func commandLine(dir string, setup func(*testscript.Env) error) testscript.Params {
+	return testscript.Params{
+		Dir:                 filepath.Join("testdata", dir),
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			hub, err := hubtest.New(hubtest.Options{RegistrationToken: "a-registration-token"})
@@ -39,13 +44,14 @@ func TestCommandLine(t *testing.T) {
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			env.Setenv("ENDPOINT", hub.Endpoint())
 			env.Setenv("EXAMPLES", examples)
+			env.Setenv("BINARIES", binaries)
 			env.Setenv("SEMAPHORE_AGENT_STATE_DIR", filepath.Join(env.WorkDir, "state"))
-			return nil
+			return setup(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"agents": waitForAgents, "oneline": oneLine, "submit": submitCommand, "finished": waitFinished,
 		},
-	})
+	}
 }
 
 // waitForAgents (agents N) waits until so many agents have synced, and have heard the answer: they have synced again.

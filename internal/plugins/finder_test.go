@@ -1,6 +1,6 @@
 //go:build unix
 
-package pluginhost
+package plugins
 
 import (
 	"os"
@@ -11,14 +11,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// folder makes a folder with empty files of these names.
+const script = "#!/bin/sh\n"
+
+// folder makes a folder with scripts of these names.
 func folder(t *testing.T, names ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range names {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o700))
+		write(t, filepath.Join(dir, name), script, 0o700)
 	}
 	return dir
+}
+
+func write(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(path, []byte(text), mode))
+	require.NoError(t, os.Chmod(path, mode)) // whatever the umask is
 }
 
 func TestFind(t *testing.T) {
@@ -62,7 +70,7 @@ func TestFindLooksAnew(t *testing.T) {
 	f := Finder{Own: folder(t), Dirs: []string{dir}}
 	_, err := f.Find("late")
 	require.Error(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "worker-late"), nil, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "worker-late"), []byte(script), 0o700))
 	path, err := f.Find("late")
 	require.NoError(t, err)
 	assert.Equal(t, filepath.Join(dir, "worker-late"), path)
@@ -72,6 +80,6 @@ func TestFindLooksAnew(t *testing.T) {
 func TestFolderWithAnOddName(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "[a]*")
 	require.NoError(t, os.Mkdir(dir, 0o700))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "worker-odd"), nil, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "worker-odd"), []byte(script), 0o700))
 	assert.Equal(t, []string{"odd"}, Finder{Own: folder(t), Dirs: []string{dir}}.Known())
 }
