@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/signalman-ci/signalman/internal/version.Version=$
 # command line library's manual pages.
 TAGS    := grpcnotrace,urfave_cli_no_docs
 GOBUILD := CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
-COMMANDS := supervisor worker-shell worker-compose
+COMMANDS := supervisor worker-shell worker-compose worker-k8s
 # The helper goes into containers and pods, and so into the workers for them.
 HELPERS  := $(foreach a,amd64 arm64,internal/session/helperbin/built/helper-linux-$(a))
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
@@ -93,7 +93,7 @@ generate-check: generate ## check that the generated code is up to date
 
 .PHONY: deps-check
 deps-check: ## check what the supervisor links, and that go.mod is tidy
-	@! go list -deps ./cmd/supervisor | grep -E '^(k8s.io|github.com/docker|github.com/aws)/|/internal/pullauth$$' || { echo "cmd/supervisor must not link these"; exit 1; }
+	@! go list -deps ./cmd/supervisor | grep -E '^(k8s.io|github.com/docker|github.com/aws)/|/internal/(pullauth|kube)$$' || { echo "cmd/supervisor must not link these"; exit 1; }
 	go mod tidy -diff
 	cd plugins/example && go mod tidy -diff && go vet ./...
 	@cd plugins/example && ! go list -deps . | grep github.com/signalman-ci/signalman/internal || { echo "a plugin must need nothing of internal"; exit 1; }
@@ -101,9 +101,8 @@ deps-check: ## check what the supervisor links, and that go.mod is tidy
 .PHONY: cross
 cross: ## build for every platform
 	@for p in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64; do \
-		echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/supervisor && \
-		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/worker-shell && \
-		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/worker-compose || exit 1; done
+		echo "build $$p"; for c in $(COMMANDS); do \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/$$c || exit 1; done; done
 	GOOS=darwin go vet ./...
 	GOOS=windows go vet ./...
 

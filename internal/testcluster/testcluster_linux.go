@@ -22,8 +22,8 @@ type Cluster struct {
 	Kubeconfig string
 }
 
-// Get gives the cluster. Where none runs the test is skipped, or fails if SIGNALMAN_TEST_K8S is "require".
-func Get(t testing.TB) *Cluster {
+// Need gives the cluster. Where none runs the test is skipped, or fails if SIGNALMAN_TEST_K8S is "require".
+func Need(t testing.TB) *Cluster {
 	t.Helper()
 	path := "/var/lib/signalman-k8s/kubeconfig"
 	if _, err := os.Stat(path); err != nil {

@@ -99,7 +99,7 @@ type world struct {
 // newWorld has a job without containers, in the namespace default; it isn't prepared yet.
 func newWorld(t *testing.T, sidecars ...protocol.Container) *world {
 	t.Helper()
-	cluster := testcluster.Get(t)
+	cluster := testcluster.Need(t)
 	helper := testimage.Helper(t)
 	w := &world{t: t, cluster: cluster, options: settings.DefaultKubernetes(), log: &record{},
 		executor: New(func(string) ([]byte, error) { return helper, nil }),
