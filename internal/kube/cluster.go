@@ -20,11 +20,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	apiversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/connrotation"
 
 	"github.com/signalman-ci/signalman/internal/version"
 )
@@ -66,6 +66,7 @@ type Cluster struct {
 	namespace string
 	config    *rest.Config
 	core      *rest.RESTClient
+	dialer    *connrotation.Dialer
 }
 
 // Connect makes a Cluster; nothing is asked of the API server yet. Its address and credentials come from the first of: the option
@@ -79,7 +80,9 @@ func Connect(o Options) (*Cluster, error) {
 	config.UserAgent = "signalman/" + version.Version
 	config.QPS, config.Burst = requestsPerSecond, requestsAtOnce
 	config.WarningHandler = rest.NoWarnings{}
+	dialer := connrotation.NewDialer((&net.Dialer{Timeout: requestLimit, KeepAlive: requestLimit}).DialContext)
 	core := rest.CopyConfig(config)
+	core.Dial = dialer.DialContext
 	core.GroupVersion, core.APIPath = &corev1.SchemeGroupVersion, "/api"
 	core.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	httpClient, err := rest.HTTPClientFor(core)
@@ -90,7 +93,7 @@ func Connect(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the address of the Kubernetes cluster: %w", err)
 	}
-	c := &Cluster{config: config, core: client}
+	c := &Cluster{config: config, core: client, dialer: dialer}
 	c.namespace = cmp.Or(o.Namespace, os.Getenv(namespaceVariable), defaultNamespace)
 	return c, nil
 }
@@ -135,8 +138,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// Close closes idle connections. What is under way isn't ended.
-func (c *Cluster) Close() { utilnet.CloseIdleConnectionsFor(c.core.Client.Transport) }
+// Close ends all connections but those of execs.
+func (c *Cluster) Close() { c.dialer.CloseAll() }
 
 // Namespace is where pods are made.
 func (c *Cluster) Namespace() string { return c.namespace }

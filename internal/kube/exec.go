@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -13,9 +15,9 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/klog/v2"
+	"k8s.io/streaming/pkg/httpstream"
 )
 
 const (
@@ -29,18 +31,16 @@ const (
 // what can be read; a failing one is an error there, with what it has printed on standard error. Closing ends the connection, of which the command
 // learns by its standard input. When ctx ends before Exec returns, nothing is left of it; afterwards it means nothing.
 func (c *Cluster) Exec(ctx context.Context, pod, container string, command ...string) (io.ReadWriteCloser, error) {
-	right := Right{Verb: "create", Resource: "pods", Subresource: "exec"}
-	executor, err := c.executor(pod, container, command)
-	if err != nil {
-		return nil, fmt.Errorf("cannot run a command in container %s: %w", container, err)
-	}
+	right := Right{Verb: "get", Resource: "pods", Subresource: "exec"}
+	address := c.core.Post().Namespace(c.namespace).Resource("pods").Name(pod).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdin: true, Stdout: true, Stderr: true}, parameters).URL()
 	streaming, cancel := context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), logr.Discard()))
 	e := &execution{cancel: cancel, connected: make(chan struct{}), done: make(chan struct{})}
 	e.stdin, e.input = io.Pipe()
 	e.output, e.stdout = io.Pipe()
 	go func() {
 		defer close(e.done)
-		err := executor.StreamWithContext(streaming, remotecommand.StreamOptions{Stdin: firstRead{e.stdin, e.isConnected}, Stdout: e.stdout, Stderr: &e.words})
+		err := c.stream(streaming, address, remotecommand.StreamOptions{Stdin: firstRead{e.stdin, e.isConnected}, Stdout: e.stdout, Stderr: &e.words})
 		e.err = e.explain(c, right, err)
 		_ = e.stdout.CloseWithError(orEOF(e.err))
 		_ = e.stdin.CloseWithError(orEOF(e.err))
@@ -64,25 +64,29 @@ func (c *Cluster) Exec(ctx context.Context, pod, container string, command ...st
 	}
 }
 
-// executor uses WebSockets, or SPDY where these don't come about: older API servers, and proxies, don't let them through.
-func (c *Cluster) executor(pod, container string, command []string) (remotecommand.Executor, error) {
-	address := c.core.Post().Namespace(c.namespace).Resource("pods").Name(pod).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdin: true, Stdout: true, Stderr: true}, parameters).URL()
-	websocket, err := remotecommand.NewWebSocketExecutor(c.config, "GET", address.String())
+// stream uses WebSockets, or SPDY where these don't come about: older API servers, and proxies, don't let them through.
+func (c *Cluster) stream(ctx context.Context, address *url.URL, o remotecommand.StreamOptions) error {
+	websocket, err := remotecommand.NewWebSocketExecutor(c.config, http.MethodGet, address.String())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	spdy, err := remotecommand.NewSPDYExecutor(c.config, "POST", address)
-	if err != nil {
-		return nil, err
+	err = websocket.StreamWithContext(ctx, o)
+	var refused *httpstream.UpgradeFailureError
+	switch {
+	case errors.As(err, &refused) && (apierrors.IsNotFound(refused.Cause) || apierrors.IsUnauthorized(refused.Cause)):
+		return refused.Cause
+	case refused == nil && !httpstream.IsHTTPSProxyError(err):
+		return err
 	}
-	return remotecommand.NewFallbackExecutor(websocket, spdy, func(err error) bool {
-		var refused *httpstream.UpgradeFailureError
-		if !errors.As(err, &refused) {
-			return httpstream.IsHTTPSProxyError(err)
-		}
-		return !apierrors.IsNotFound(refused.Cause) && !apierrors.IsUnauthorized(refused.Cause)
-	})
+	spdy, spdyErr := remotecommand.NewSPDYExecutor(c.config, http.MethodPost, address)
+	if spdyErr == nil {
+		spdyErr = spdy.StreamWithContext(ctx, o)
+	}
+	// A right that is lacking for one is lacking for both, as a rule, and SPDY's errors have no kind.
+	if spdyErr != nil && refused != nil && lacksRight(spdyErr) && apierrors.IsForbidden(refused.Cause) {
+		return refused.Cause
+	}
+	return spdyErr
 }
 
 // execution is a command that runs in a container.
@@ -115,10 +119,6 @@ func (e *execution) Close() error {
 
 func (e *execution) explain(c *Cluster, r Right, err error) error {
 	words := e.words.text()
-	var refused *httpstream.UpgradeFailureError
-	if errors.As(err, &refused) {
-		err = refused.Cause
-	}
 	switch {
 	case err == nil:
 		return nil

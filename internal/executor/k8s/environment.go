@@ -111,6 +111,7 @@ func (e *environment) create(ctx context.Context, out io.Writer, r resources) (e
 	}
 	e.mayBe = true
 	if e.pod, err = e.createPod(ctx, r.pod); err != nil {
+		e.mayBe = e.mayBe && !refused(err)
 		return err
 	}
 	owner := []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: e.pod.Name, UID: e.pod.UID}}
@@ -129,6 +130,12 @@ func (e *environment) create(ctx context.Context, out io.Writer, r resources) (e
 		fmt.Fprintf(out, "Warning: it can't all be told what the pod waits for: %v\n", noEvents)
 	}
 	return e.cluster.Ungate(ctx, e.pod)
+}
+
+// refused tells that the API server has answered, and didn't make what it was asked for.
+func refused(err error) bool {
+	var status interface{ Status() metav1.Status }
+	return errors.As(err, &status) && !errors.Is(err, kube.ErrUnreachable) && !errors.Is(err, kube.ErrExists)
 }
 
 func (e *environment) createPod(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {

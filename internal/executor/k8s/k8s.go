@@ -251,14 +251,20 @@ func removeAll(ctx context.Context, cluster *kube.Cluster, instance, job string,
 	})
 }
 
-// remove asks for the end of a pod and of its Secrets. Those go first: they are known by the pod's name. Left over, they go with the pod, their
-// owner.
+// remove asks for the end of a pod and of its Secrets. Those go first: they are known by the pod's name. What these credentials may not remove of
+// them goes a little after the pod, its owner.
 func remove(ctx context.Context, cluster *kube.Cluster, pod *corev1.Pod, grace time.Duration) error {
 	if pod.Spec.NodeName == "" {
 		grace = 0
 	}
 	names := []string{envSecretName(pod.Name), pullSecretName(pod.Name)}
-	err := inParallel(names, func(_ int, name string) error { return unlessGone(cluster.DeleteSecret(ctx, name)) })
+	err := inParallel(names, func(_ int, name string) error {
+		err := cluster.DeleteSecret(ctx, name)
+		if errors.Is(err, kube.ErrForbidden) {
+			return nil
+		}
+		return unlessGone(err)
+	})
 	return errors.Join(err, unlessGone(cluster.DeletePod(ctx, pod, grace)))
 }
 
