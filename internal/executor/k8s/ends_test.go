@@ -16,11 +16,11 @@ import (
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
-// crictl-like: end a container in the node, behind Kubernetes's back.
+// killMain ends main in the node, behind Kubernetes' back.
 func (w *world) killMain() {
 	w.t.Helper()
 	id := strings.TrimPrefix(w.pod().Status.ContainerStatuses[0].ContainerID, "containerd://")
-	w.cluster.KillContainer(w.t, id)
+	w.cluster.NodeExec(w.t, "ctr", "task", "kill", "--signal", "SIGKILL", id)
 }
 
 func TestEndsOfPods(t *testing.T) {

@@ -2,10 +2,10 @@ package k8s
 
 import (
 	"context"
-	"crypto/rand"
 	"flag"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -229,7 +229,11 @@ func (w *world) kubectl(args ...string) string {
 	if namespace == "" {
 		namespace = "default"
 	}
-	return w.cluster.Kubectl(w.t, append([]string{"-n", namespace}, args...)...)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "kubectl", append([]string{"--kubeconfig", w.cluster.Kubeconfig, "-n", namespace}, args...)...).CombinedOutput()
+	require.NoError(w.t, err, string(out))
+	return strings.TrimSpace(string(out))
 }
 
 // apply makes what a manifest says in the job's namespace.
@@ -243,12 +247,8 @@ func (w *world) apply(manifest string) {
 // namespace gives the job one of its own.
 func (w *world) namespace() {
 	w.t.Helper()
-	w.options.Namespace = "test-" + strings.ToLower(rand.Text()[:10])
-	w.cluster.Kubectl(w.t, "create", "namespace", w.options.Namespace)
-	w.t.Cleanup(func() {
-		w.end()
-		w.cluster.Kubectl(w.t, "delete", "namespace", w.options.Namespace, "--wait=false")
-	})
+	w.options.Namespace = w.cluster.Namespace(w.t)
+	w.t.Cleanup(w.end)
 }
 
 // later waits for output.
@@ -257,4 +257,13 @@ func later(t *testing.T, out *harness.Buffer, text string) {
 	if !assert.Eventually(t, func() bool { return strings.Contains(out.String(), text) }, patience, 5*time.Millisecond) {
 		require.Contains(t, out.String(), text)
 	}
+}
+
+// throughProxy makes the world's executor reach its cluster by a proxy.
+func (w *world) throughProxy() *testcluster.Proxy {
+	w.t.Helper()
+	p := w.cluster.Proxy(w.t)
+	w.t.Cleanup(w.end) // before the proxy goes
+	w.options.Kubeconfig = p.Kubeconfig(w.t, w.cluster.Kubeconfig)
+	return p
 }
