@@ -202,7 +202,7 @@ func (b *builder) container(i int, c protocol.Container) (corev1.Container, erro
 		return made, err
 	}
 	if i == 0 {
-		made.Command, made.Args = append(entrypoint, "bash", "-c", waitScript), nil
+		made.Command, made.Args = slices.Concat(entrypoint, []string{"bash", "-c", waitScript}), nil
 		b.limits(&made)
 	}
 	return made, nil

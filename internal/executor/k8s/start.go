@@ -30,11 +30,11 @@ func (s *starting) await(ctx context.Context, ready func(*corev1.Pod) bool) erro
 	timeout := time.NewTimer(s.limit)
 	defer timeout.Stop()
 	for {
-		pod, gone, changed := s.watch.state()
+		pod, _, changed := s.watch.state()
 		for _, event := range s.watch.takeEvents() {
 			s.tellEvent(event)
 		}
-		if err := s.failure(ctx, pod, gone); err != nil {
+		if err := s.failure(ctx, pod); err != nil {
 			return err
 		}
 		s.tellState(pod)
@@ -100,7 +100,7 @@ func (s *starting) tellEvent(e *corev1.Event) {
 }
 
 // failure tells why the pod won't start; nil while it may.
-func (s *starting) failure(ctx context.Context, pod *corev1.Pod, gone bool) error {
+func (s *starting) failure(ctx context.Context, pod *corev1.Pod) error {
 	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
 		for _, c := range statuses {
 			c.Image = imageOf(pod, c.Name) // a status has another name of it
@@ -155,7 +155,7 @@ func (s *starting) pullFailure(c corev1.ContainerStatus, message string) error {
 	if user != "" {
 		as = " as " + user
 	}
-	why := ""
+	var why string
 	switch pull.Reason {
 	case imagepull.NotFound:
 		why = "its registry has no such image: check name and tag"
