@@ -18,7 +18,7 @@ import (
 const firstPause, lastPause = 50 * time.Millisecond, 2 * time.Second
 
 // FollowPod calls changed with each state of a pod from the given one on, the last time with nil: it is gone. The watch is of that pod
-// alone. It returns when the watch has begun; wait then returns when ctx has ended or the pod is gone. A watch that ends is begun anew as long
+// alone. A pod with nothing but a name may not be there yet. It returns when the watch has begun; wait then returns when ctx has ended or the pod is gone. A watch that ends is begun anew as long
 // as it takes, and nothing is missed but states in between.
 func (c *Cluster) FollowPod(ctx context.Context, pod *corev1.Pod, changed func(*corev1.Pod)) (wait func(), err error) {
 	f := follower{
@@ -29,7 +29,7 @@ func (c *Cluster) FollowPod(ctx context.Context, pod *corev1.Pod, changed func(*
 			if !ok {
 				return true
 			}
-			if deleted || now.UID != pod.UID {
+			if deleted || pod.UID != "" && now.UID != pod.UID {
 				changed(nil)
 				return false
 			}
