@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -17,13 +18,16 @@ import (
 // The pause before a watch is begun anew grows from the first to the last of these, while the API server can't be reached.
 const firstPause, lastPause = 50 * time.Millisecond, 2 * time.Second
 
+// fromNow is a version from which a watch begins with what there is.
+const fromNow = "0"
+
 // FollowPod calls changed with each state of a pod from the given one on, the last time with nil: it is gone. The watch is of that pod
 // alone. A pod with nothing but a name may not be there yet. It returns when the watch has begun; wait then returns when ctx has ended or the pod is gone. A watch that ends is begun anew as long
 // as it takes, and nothing is missed but states in between.
 func (c *Cluster) FollowPod(ctx context.Context, pod *corev1.Pod, changed func(*corev1.Pod)) (wait func(), err error) {
 	f := follower{
 		cluster: c, resource: "pods", selector: fields.OneTermEqualSelector("metadata.name", pod.Name).String(),
-		version: pod.ResourceVersion, list: func() listObject { return &corev1.PodList{} },
+		version: cmp.Or(pod.ResourceVersion, fromNow), list: func() listObject { return &corev1.PodList{} },
 		happened: func(obj runtime.Object, deleted bool) bool {
 			now, ok := obj.(*corev1.Pod)
 			if !ok {
@@ -51,7 +55,7 @@ func (c *Cluster) FollowPod(ctx context.Context, pod *corev1.Pod, changed func(*
 func (c *Cluster) FollowEvents(ctx context.Context, pod *corev1.Pod, happened func(*corev1.Event)) (wait func(), err error) {
 	f := follower{
 		cluster: c, resource: "events", selector: fields.OneTermEqualSelector("involvedObject.uid", string(pod.UID)).String(),
-		list: func() listObject { return &corev1.EventList{} }, // events may be in a store of their own, with other versions
+		version: fromNow, list: func() listObject { return &corev1.EventList{} }, // events may be in a store of their own, with other versions
 
 		happened: func(obj runtime.Object, deleted bool) bool {
 			if event, ok := obj.(*corev1.Event); ok && !deleted {
@@ -79,7 +83,7 @@ type follower struct {
 	cluster  *Cluster
 	resource string
 	selector string
-	version  string // where the next watch begins; "": the first one with what there is, a later one after a list
+	version  string // where the next watch begins; "": list first
 	list     func() listObject
 	// happened and listed are given what there is, and tell whether to go on.
 	happened func(obj runtime.Object, deleted bool) bool
@@ -161,7 +165,7 @@ func (f *follower) look(ctx context.Context) (more bool, err error) {
 func (f *follower) request(watching bool) *rest.Request {
 	o := &metav1.ListOptions{FieldSelector: f.selector, Watch: watching}
 	if watching {
-		o.ResourceVersion, o.AllowWatchBookmarks = f.version, true
+		o.ResourceVersion = f.version // without bookmarks: API servers with an etcd before 3.5 refuse some such watches
 	}
 	return f.cluster.core.Get().Namespace(f.cluster.namespace).Resource(f.resource).VersionedParams(o, parameters)
 }
@@ -186,7 +190,7 @@ func (f *follower) drain(ctx context.Context, w watch.Interface) (progress, more
 				return progress, true
 			}
 			progress, f.version = true, obj.GetResourceVersion()
-			if event.Type != watch.Bookmark && !f.happened(event.Object, event.Type == watch.Deleted) {
+			if !f.happened(event.Object, event.Type == watch.Deleted) {
 				return progress, false
 			}
 		}

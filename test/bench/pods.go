@@ -155,7 +155,7 @@ func (r *rig) podJob(ctx context.Context, cluster *kube.Cluster) (took podTook, 
 	wait() // the pod is gone
 	_, indexes := done.output(printClock)
 	if len(indexes) == 0 || running.IsZero() {
-		return took, errors.New("the output isn't at the hub, or the pod wasn't seen")
+		return took, fmt.Errorf("the output (%d events) isn't at the hub, or the pod (made %v) wasn't seen to run", len(indexes), !created.IsZero())
 	}
 	took.first, took.whole = done.arrival(indexes[0]).Sub(done.HandedAt), done.EndedAt.Sub(done.HandedAt)
 	took.pod = running.Sub(created)
