@@ -181,8 +181,8 @@ func (e *environment) createSecret(ctx context.Context, secret *corev1.Secret, o
 func (e *environment) startSection(ctx context.Context, log protocol.SectionLog) (err error) {
 	out, end := log.Section(startDirective)
 	defer func() { end(codeOf(err)) }()
-	s := &starting{watch: e.watch, out: out, limit: e.options.PodStartTimeout, user: e.keys.User, told: map[string]bool{}}
-	if err := s.await(ctx, mainRuns); err != nil {
+	s := &starting{watch: e.watch, out: out, limit: e.options.PodStartTimeout, user: e.keys.User, told: map[string]bool{}, started: map[string]bool{}}
+	if err := s.await(ctx, s.mainRuns); err != nil {
 		return err
 	}
 	if err := e.bringHelper(ctx); err != nil {
@@ -193,7 +193,7 @@ func (e *environment) startSection(ctx context.Context, log protocol.SectionLog)
 		return err
 	}
 	e.first = shell
-	if err := s.await(ctx, allUp); err != nil {
+	if err := s.await(ctx, s.allUp); err != nil {
 		return err
 	}
 	if err := e.placeHooks(ctx); err != nil {

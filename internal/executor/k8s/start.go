@@ -21,6 +21,8 @@ type starting struct {
 	limit time.Duration
 	user  func(image string) (string, bool) // of the image pull credentials
 	told  map[string]bool
+	// started has the containers of whose start an event has told: a pod's status does so up to a second later.
+	started map[string]bool
 	// wait is what is waited for now, for the case that it takes too long.
 	wait string
 }
@@ -87,6 +89,8 @@ func (s *starting) tellState(pod *corev1.Pod) {
 // tellEvent tells of what conditions and states don't show.
 func (s *starting) tellEvent(e *corev1.Event) {
 	switch e.Reason {
+	case "Started":
+		s.started[strings.TrimSuffix(strings.TrimPrefix(e.InvolvedObject.FieldPath, "spec.containers{"), "}")] = true
 	case "Pulling", "Pulled":
 		if !strings.Contains(e.Message, "already present") {
 			s.once(inBrief(e.Message))
@@ -176,16 +180,24 @@ func (s *starting) pullFailure(c corev1.ContainerStatus, message string) error {
 }
 
 // mainRuns tells that commands can be run.
-func mainRuns(pod *corev1.Pod) bool {
-	s := status(pod, mainContainer)
-	return s != nil && s.State.Running != nil
+func (s *starting) mainRuns(pod *corev1.Pod) bool { return s.runs(pod, mainContainer) }
+
+func (s *starting) runs(pod *corev1.Pod, container string) bool {
+	if status := status(pod, container); status != nil && status.State.Running != nil {
+		return true
+	}
+	return s.started[container]
 }
 
-// allUp tells that all containers are ready, or have ended already.
-func allUp(pod *corev1.Pod) bool {
+// allUp tells that main runs, and all other containers are ready, or have ended already.
+func (s *starting) allUp(pod *corev1.Pod) bool {
 	for _, c := range pod.Spec.Containers {
-		s := status(pod, c.Name)
-		if s == nil || s.State.Terminated == nil && !s.Ready && c.Name != mainContainer || c.Name == mainContainer && s.State.Running == nil {
+		up := s.runs(pod, c.Name)
+		if probed := c.ReadinessProbe != nil || c.StartupProbe != nil; probed && c.Name != mainContainer {
+			status := status(pod, c.Name)
+			up = status != nil && status.Ready
+		}
+		if !up && terminated(pod, c.Name) == nil {
 			return false
 		}
 	}
