@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/config"
 	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/reconcile"
 )
@@ -48,6 +49,8 @@ type Supervisor interface {
 	Reconcile(ctx context.Context, dryRun bool) []reconcile.Leftover
 	// Reload reads the configuration anew and takes it up; its error is in the report too.
 	Reload() (Reload, error)
+	// EffectiveConfig lists the settings that hold, without secrets.
+	EffectiveConfig() []config.Setting
 	// Drain makes all slots take no more jobs, Resume lets them.
 	Drain() error
 	Resume() error

@@ -80,6 +80,10 @@ func (f fake) Reload() (Reload, error) {
 	return r, f.err
 }
 
+func (f fake) EffectiveConfig() []config.Setting {
+	return []config.Setting{{Key: "name", Value: `"a"`, Origin: config.Origin{Source: config.FromFile, Where: "agent.toml:1"}}}
+}
+
 func (f fake) Drain() error  { return f.err }
 func (f fake) Resume() error { return f.err }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -25,40 +24,50 @@ const (
 
 // auth tells who knows the token. It is safe for concurrent use.
 type auth struct {
-	token  [sha256.Size]byte
-	cookie string
-	now    func() time.Time
-	wrong  chan struct{} // those that wait
+	token [sha256.Size]byte
+	now   func() time.Time
+	wrong chan struct{} // those that wait
+
+	file string // where the sessions are kept; "" if they aren't
 
 	mu       sync.Mutex
 	sessions map[[sha256.Size]byte]time.Time // ends, by the hash of the id
 	nextNo   time.Time                       // when the next wrong token may be answered
 }
 
-func newAuth(token string, port int) *auth {
-	return &auth{
-		// A browser sends the cookies of one port to all of a host.
-		token: sha256.Sum256([]byte(token)), cookie: fmt.Sprintf("signalman-session-%d", port), now: time.Now,
-		wrong: make(chan struct{}, maxWrong), sessions: map[[sha256.Size]byte]time.Time{},
+func newAuth(token, file string) *auth {
+	a := &auth{
+		token: sha256.Sum256([]byte(token)), now: time.Now,
+		wrong: make(chan struct{}, maxWrong), sessions: map[[sha256.Size]byte]time.Time{}, file: file,
 	}
+	a.load()
+	return a
 }
 
 // admit lets a request with token or session through; else it answers.
 func (a *auth) admit(w http.ResponseWriter, r *http.Request) bool {
-	scheme, token, given := strings.Cut(r.Header.Get("Authorization"), " ")
+	given := bearer(r)
 	switch {
-	case given && strings.EqualFold(scheme, "Bearer"):
-		if a.isToken(strings.TrimSpace(token)) {
-			return true
-		}
-		a.refuseToken(w, r)
-	case a.hasSession(r):
+	case given == "":
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		refuse(w, http.StatusUnauthorized, "this needs the token (supervisor admin-token) as Authorization: Bearer TOKEN, or a session's id")
+		return false
+	case a.isToken(given), a.isSession(given):
 		return true
 	default:
-		w.Header().Set("WWW-Authenticate", "Bearer")
-		refuse(w, http.StatusUnauthorized, "this needs the token (supervisor admin-token) as Authorization: Bearer TOKEN, or a session")
+		a.refuseToken(w, r)
+		return false
 	}
-	return false
+}
+
+// bearer is the token or the session's id that a request comes with, or "". There are no cookies: a browser sends those of one port to all
+// ports of a host, where other users may listen.
+func bearer(r *http.Request) string {
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(given)
 }
 
 // isToken compares hashes, whose length is no secret, in a time that says nothing.
@@ -84,6 +93,9 @@ func (a *auth) refuseToken(w http.ResponseWriter, r *http.Request) {
 		turn = now
 	}
 	turn = turn.Add(wrongPace)
+	if last := now.Add(maxWrong * wrongPace); turn.After(last) { // some have gone away meanwhile, and their turns are free
+		turn = last
+	}
 	a.nextNo = turn
 	a.mu.Unlock()
 	t := time.NewTimer(turn.Sub(now))
@@ -114,9 +126,14 @@ func (a *auth) begin(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	a.sweep(now)
 	a.sessions[sha256.Sum256([]byte(id))] = now.Add(sessionLife)
+	a.keep()
 	a.mu.Unlock()
-	a.setCookie(w, id, int(sessionLife/time.Second))
-	w.WriteHeader(http.StatusNoContent)
+	answer(w, http.StatusCreated, session{ID: id})
+}
+
+// session is the answer to who begins one. The id is as good as the token, until the session has had its time.
+type session struct {
+	ID string `json:"id"`
 }
 
 // sweep makes room for another session.
@@ -138,30 +155,17 @@ func (a *auth) sweep(now time.Time) {
 
 // end ends the session that a request comes with, if it does.
 func (a *auth) end(w http.ResponseWriter, r *http.Request) {
-	if c, err := r.Cookie(a.cookie); err == nil {
-		a.mu.Lock()
-		delete(a.sessions, sha256.Sum256([]byte(c.Value)))
-		a.mu.Unlock()
-	}
-	a.setCookie(w, "", -1)
+	a.mu.Lock()
+	delete(a.sessions, sha256.Sum256([]byte(bearer(r))))
+	a.keep()
+	a.mu.Unlock()
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// setCookie leaves Secure out: this is plain HTTP on loopback.
-func (a *auth) setCookie(w http.ResponseWriter, value string, maxAge int) {
-	http.SetCookie(w, &http.Cookie{ //nolint:gosec // see above
-		Name: a.cookie, Value: value, Path: "/", MaxAge: maxAge, HttpOnly: true, SameSite: http.SameSiteStrictMode,
-	})
-}
-
-// hasSession finds a session by the hash of its id, so that how long that takes says nothing of the id.
-func (a *auth) hasSession(r *http.Request) bool {
-	c, err := r.Cookie(a.cookie)
-	if err != nil {
-		return false
-	}
+// isSession finds a session by the hash of its id, so that how long that takes says nothing of the id.
+func (a *auth) isSession(id string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	end, ok := a.sessions[sha256.Sum256([]byte(c.Value))]
+	end, ok := a.sessions[sha256.Sum256([]byte(id))]
 	return ok && end.After(a.now())
 }

@@ -1,12 +1,14 @@
 package admin
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -130,7 +132,7 @@ func TestGuard(t *testing.T) {
 		"token in another spelling": {"GET", "/v1/status", []string{"Authorization: bearer " + testToken}, 200, ""},
 		"health needs none":         {"GET", "/healthz", []string{"Authorization: "}, 200, "ok"},
 		"readiness needs none":      {"GET", "/readyz", []string{"Authorization: "}, 503, "no slots yet"},
-		"made-up session":           {"GET", "/v1/status", []string{"Authorization: ", "Cookie: signalman-session-" + p.port + "=abc"}, 401, ""},
+		"made-up session":           {"GET", "/v1/status", []string{"Authorization: Bearer abc"}, 401, ""},
 
 		"unknown path":        {"GET", "/v1/nothing", nil, 404, "nothing at"},
 		"wrong method":        {"GET", reconcile, nil, 405, "takes POST"},
@@ -190,76 +192,55 @@ func TestSession(t *testing.T) {
 	const noToken = "Authorization: "
 	wrong := p.do("POST", "/v1/session", `{"token":"wrong"}`, noToken, "Content-Type: application/json")
 	assert.Equal(t, 401, wrong.StatusCode)
-	assert.Empty(t, wrong.Cookies())
 	assert.Equal(t, 400, p.do("POST", "/v1/session", `token`, noToken, "Content-Type: application/json").StatusCode)
 	assert.Equal(t, 403, p.do("POST", "/v1/session", "token="+testToken, noToken, "Content-Type: application/x-www-form-urlencoded").StatusCode)
 	assert.Equal(t, 403, p.do("POST", "/v1/session", `{"token":"`+testToken+`"}`, noToken,
 		"Content-Type: application/json", "Origin: http://evil.example.com").StatusCode)
 
 	right := p.do("POST", "/v1/session", `{"token":"`+testToken+`"}`, noToken, "Content-Type: application/json")
-	require.Equal(t, 204, right.StatusCode)
-	require.Len(t, right.Cookies(), 1)
-	c := right.Cookies()[0]
-	assert.Equal(t, "signalman-session-"+p.port, c.Name)
-	assert.True(t, c.HttpOnly)
-	assert.Equal(t, http.SameSiteStrictMode, c.SameSite)
-	assert.Equal(t, int(sessionLife/time.Second), c.MaxAge)
-	assert.NotContains(t, c.Value, testToken)
-
-	jar, err := cookiejar.New(nil)
-	require.NoError(t, err)
-	u, err := url.Parse(p.base)
-	require.NoError(t, err)
-	jar.SetCookies(u, right.Cookies())
-	cookie := "Cookie: " + jar.Cookies(u)[0].String()
-	assert.Equal(t, 200, p.do("GET", "/v1/status", "", noToken, cookie).StatusCode)
-	assert.Equal(t, 403, p.do("POST", "/v1/reconcile", "", noToken, cookie).StatusCode, "a form with the cookie")
-	assert.Equal(t, 403, p.do("GET", "/v1/status", "", noToken, cookie, "Origin: http://evil.example.com").StatusCode)
-	assert.Equal(t, 204, p.do("DELETE", "/v1/session", "", noToken, cookie, "X-Signalman: 1").StatusCode)
-	assert.Equal(t, 401, p.do("GET", "/v1/status", "", noToken, cookie).StatusCode)
+	require.Equal(t, 201, right.StatusCode)
+	assert.Empty(t, right.Cookies(), "which a browser would send to other users' ports, too")
+	var begun session
+	require.NoError(t, json.Unmarshal([]byte(right.body), &begun))
+	assert.NotContains(t, begun.ID, testToken)
+	with := "Authorization: Bearer " + begun.ID
+	assert.Equal(t, 200, p.do("GET", "/v1/status", "", with).StatusCode)
+	assert.Equal(t, 403, p.do("POST", "/v1/reconcile", "", with).StatusCode, "a simple form")
+	assert.Equal(t, 403, p.do("GET", "/v1/status", "", with, "Origin: http://evil.example.com").StatusCode)
+	assert.Equal(t, 204, p.do("DELETE", "/v1/session", "", with, "X-Signalman: 1").StatusCode)
+	assert.Equal(t, 401, p.do("GET", "/v1/status", "", with).StatusCode)
 }
 
 func TestSessionsAreBounded(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	a := newAuth(testToken, 80)
+	a := newAuth(testToken, "")
 	a.now = func() time.Time { return now }
-	begin := func() *http.Request {
-		w := &recorder{header: http.Header{}}
-		r, err := http.NewRequest(http.MethodPost, sessionPath, strings.NewReader(`{"token":"`+testToken+`"}`))
-		require.NoError(t, err)
-		a.begin(w, r)
-		require.Equal(t, 204, w.status)
-		with, err := http.NewRequest(http.MethodGet, "/", nil)
-		require.NoError(t, err)
-		for _, c := range (&http.Response{Header: w.header}).Cookies() {
-			with.AddCookie(c)
-		}
-		return with
-	}
-	first := begin()
-	assert.True(t, a.hasSession(first))
-	var last *http.Request
+	first := beginSession(t, a)
+	assert.True(t, a.isSession(first))
+	var last string
 	for range maxSessions {
 		now = now.Add(time.Second)
-		last = begin()
+		last = beginSession(t, a)
 	}
 	assert.Len(t, a.sessions, maxSessions)
-	assert.False(t, a.hasSession(first), "the oldest made room")
-	assert.True(t, a.hasSession(last))
+	assert.False(t, a.isSession(first), "the oldest made room")
+	assert.True(t, a.isSession(last))
 	now = now.Add(sessionLife)
-	assert.False(t, a.hasSession(last), "it has had its time")
-	begin()
+	assert.False(t, a.isSession(last), "it has had its time")
+	beginSession(t, a)
 	assert.Len(t, a.sessions, 1, "those that have had their time go")
 }
 
-type recorder struct {
-	header http.Header
-	status int
+// beginSession gives the id of a new session.
+func beginSession(t *testing.T, a *auth) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	a.begin(w, httptest.NewRequest(http.MethodPost, sessionPath, strings.NewReader(`{"token":"`+testToken+`"}`)))
+	require.Equal(t, 201, w.Code)
+	var begun session
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &begun))
+	return begun.ID
 }
-
-func (r *recorder) Header() http.Header         { return r.header }
-func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
-func (r *recorder) WriteHeader(status int)      { r.status = status }
 
 // Wrong tokens are answered one after the other; more of them than may wait are refused at once, and right ones don't wait.
 func TestWrongTokensAreSlowed(t *testing.T) {
@@ -278,6 +259,21 @@ func TestWrongTokensAreSlowed(t *testing.T) {
 	assert.Positive(t, count[401])
 	assert.GreaterOrEqual(t, time.Since(start), time.Duration(count[401])*wrongPace)
 	assert.Equal(t, 200, p.do("GET", "/v1/status", "").StatusCode)
+}
+
+// Who doesn't wait for the answer to a wrong token doesn't make others wait for ever.
+func TestWrongTokensOfCallersThatGoAway(t *testing.T) {
+	a := newAuth(testToken, "")
+	gone, leave := context.WithCancel(ctx(t))
+	leave()
+	for range 1000 {
+		a.refuseToken(httptest.NewRecorder(), httptest.NewRequestWithContext(gone, "GET", "/v1/status", nil))
+	}
+	patient := ctx(t)
+	answer := httptest.NewRecorder()
+	a.refuseToken(answer, httptest.NewRequestWithContext(patient, "GET", "/v1/status", nil))
+	require.NoError(t, patient.Err())
+	assert.Equal(t, 401, answer.Code)
 }
 
 func TestRequestsAreBounded(t *testing.T) {

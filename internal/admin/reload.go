@@ -50,6 +50,17 @@ func (s *Server) reload(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, report)
 }
 
+// configuration is the answer to the question for the configuration.
+type configuration struct {
+	Settings []config.Setting `json:"settings"`
+	// LastReload is the last one that had something to say.
+	LastReload *Reload `json:"last_reload,omitempty"`
+}
+
+func (s *Server) config(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, configuration{Settings: s.Supervisor.EffectiveConfig(), LastReload: s.Supervisor.Status().LastReload})
+}
+
 // change is the answer to a request that changes what the status tells.
 func (s *Server) change(do func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {

@@ -26,6 +26,7 @@ func (s *Server) routes() (public func(*http.Request) bool) {
 	s.mux.HandleFunc("POST /v1/upgrade", s.upgrade)
 	s.mux.HandleFunc("POST /v1/reconcile", s.reconcile)
 	s.mux.HandleFunc("POST /v1/reload", s.reload)
+	s.mux.HandleFunc("GET /v1/config", s.config)
 	s.mux.HandleFunc("POST /v1/drain", s.change(func() error { return s.Supervisor.Drain() }))
 	s.mux.HandleFunc("POST /v1/resume", s.change(func() error { return s.Supervisor.Resume() }))
 	open := map[string]bool{"GET /healthz": true, "GET /readyz": true}

@@ -46,6 +46,8 @@ type Settings struct {
 	Supervisor Supervisor
 	// Jobs is the folder of the job folders.
 	Jobs string
+	// Sessions is a file to keep the sessions in, so that they outlive an upgrade; "": they don't.
+	Sessions string
 	// Mounts are served besides the API.
 	Mounts []Mount
 	Logger hclog.Logger
@@ -71,6 +73,7 @@ type Server struct {
 	end       context.CancelFunc
 	owned     sync.WaitGroup
 	followers chan struct{}
+	listening chan struct{} // closed once it listens by TCP
 
 	mu      sync.Mutex
 	address string // where it listens by TCP; "" if it doesn't
@@ -95,7 +98,7 @@ func Listen(s Settings) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the admin socket: %w", err)
 	}
-	srv := &Server{Settings: s, followers: make(chan struct{}, maxFollowers)}
+	srv := &Server{Settings: s, followers: make(chan struct{}, maxFollowers), listening: make(chan struct{})}
 	srv.ending, srv.end = context.WithCancel(context.Background())
 	public := srv.routes()
 	// Who can open the socket may do all; but a browser can get there, too, by a tunnel that ends at the socket.
@@ -132,12 +135,13 @@ func (s *Server) serveTCP(public func(*http.Request) bool) {
 		}
 	}
 	addr := l.Addr().(*net.TCPAddr)
-	g := &guard{next: s.mux, port: addr.Port, auth: newAuth(s.Token, addr.Port), public: public}
+	g := &guard{next: s.mux, port: addr.Port, auth: newAuth(s.Token, s.Sessions), public: public}
 	server := newServer(g)
 	s.mu.Lock()
 	closed := s.ending.Err() != nil
 	if !closed {
 		s.address, s.tcp = addr.String(), server
+		close(s.listening)
 	}
 	s.mu.Unlock()
 	if closed {
@@ -153,6 +157,18 @@ func (s *Server) ListensAt() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.address
+}
+
+// AwaitListening gives what ListensAt gives once the server listens by TCP.
+func (s *Server) AwaitListening(ctx context.Context) (string, error) {
+	select {
+	case <-s.listening:
+		return s.ListensAt(), nil
+	case <-s.ending.Done():
+		return "", errors.New("the admin API is closed")
+	case <-ctx.Done():
+		return "", fmt.Errorf("cannot listen for the admin API at %s: %w", s.Address, ctx.Err())
+	}
 }
 
 // Close closes socket and port, after the answers that are under way.

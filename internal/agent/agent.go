@@ -186,6 +186,7 @@ func New(s Settings, unfinished *jobdir.Folder) *Agent {
 	a.handOver = sync.OnceFunc(func() { close(a.handingOver) })
 	if unfinished != nil {
 		a.current = newCurrent(unfinished)
+		a.status.JobID = unfinished.ID()
 	}
 	return a
 }
@@ -235,20 +236,11 @@ func (a *Agent) Run(ctx context.Context) (Reason, error) {
 			a.dropCurrent(ctx)
 		}
 		if err := a.join(ctx); err != nil {
-			if errors.Is(err, errHandOver) {
-				return HandedOver, nil
-			}
-			if a.leave != "" {
-				return a.leave, nil
-			}
-			if ctx.Err() != nil || !a.interrupted().IsZero() {
-				return Interrupted, nil //nolint:nilerr // to be interrupted meanwhile is no failure
-			}
-			return Unknown, err
+			return a.notJoined(ctx, err)
 		}
 	}
 	if a.current != nil && a.identity.Wanted != a.fingerprint() { // the kept registration is for this job only
-		a.Renew(a.Settings)
+		a.renewLater()
 	}
 	reason := a.loop(ctx)
 	if reason == HandedOver {
@@ -259,6 +251,22 @@ func (a *Agent) Run(ctx context.Context) (Reason, error) {
 	}
 	a.setStatus(Left, "")
 	return reason, nil
+}
+
+// notJoined is how Run ends where the slot could not register.
+func (a *Agent) notJoined(ctx context.Context, err error) (Reason, error) {
+	switch {
+	case errors.Is(err, errHandOver):
+		return HandedOver, nil
+	case a.leave != "":
+		a.setStatus(Left, "")
+		return a.leave, nil
+	case ctx.Err() != nil, !a.interrupted().IsZero(): // to be interrupted meanwhile is no failure
+		a.setStatus(Left, "")
+		return Interrupted, nil //nolint:nilerr // see above
+	}
+	a.setStatus(Left, err.Error())
+	return Unknown, err
 }
 
 // loop syncs until the slot is to leave.

@@ -14,6 +14,17 @@ func (a *Agent) Renew(s Settings) {
 	a.poke()
 }
 
+// renewLater makes the slot take its own settings up once more, registration and all, when it holds no job; unless it is to have others by
+// now.
+func (a *Agent) renewLater() {
+	own := a.Settings
+	a.changeStatus(func(st *Status) {
+		if a.next == nil {
+			a.next, st.Pending = &own, true
+		}
+	})
+}
+
 // Reconsider makes the slot ask at once whether it is admitted, as what Admit says may have changed.
 func (a *Agent) Reconsider() { a.poke() }
 

@@ -2,6 +2,9 @@ package agent_test
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
+	"github.com/signalman-ci/signalman/internal/jobdir"
 	"github.com/signalman-ci/signalman/internal/regtoken"
 	"github.com/signalman-ci/signalman/test/harness"
 )
@@ -142,4 +146,39 @@ func TestDrained(t *testing.T) {
 	p.gate.shut.Store(false)
 	p.Reconsider()
 	p.runs(t, job)
+}
+
+// A slot that goes on with a job under the registration of before takes other settings up that came before it was even begun, not its own.
+func TestRenewBeforeTheJobOfBefore(t *testing.T) {
+	t.Parallel()
+	h := hubtest.Start(t, hubtest.Options{NextSyncAfter: 10 * time.Millisecond})
+	client, err := hub.New(hub.Options{Endpoint: h.Endpoint(), NoHTTPS: true, UserAgent: "test/1"})
+	require.NoError(t, err)
+	t.Cleanup(client.CloseIdleConnections)
+	before, err := client.Register(t.Context(), h.RegistrationToken(), hub.RegisterRequest{Name: "before"})
+	require.NoError(t, err)
+	dir := t.TempDir()
+	s := agent.Settings{
+		Slot: 1, Hub: client, Endpoint: h.Endpoint(), Token: regtoken.Text(h.RegistrationToken()), Registration: hub.RegisterRequest{Name: "own"},
+		File: filepath.Join(dir, "agent.json"), JobsDir: filepath.Join(dir, "jobs"), Limits: agent.Limits{Garbled: time.Millisecond},
+		Logger: hclog.NewNullLogger(),
+	}
+	s.Job.Logger = s.Logger
+	require.NoError(t, os.WriteFile(s.File, fmt.Appendf(nil, `{"endpoint":%q,"wanted":"else","name":"before","access_token":%q}`, h.Endpoint(), before.Token), 0o600))
+	folder, err := jobdir.Create(s.JobsDir, "one-of-before", 1) // which the hub knows nothing of
+	require.NoError(t, err)
+	a := agent.New(s, folder)
+	s.Registration.Name = "new"
+	a.Renew(s)
+	ctx, leave := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = a.Run(ctx)
+	}()
+	defer func() {
+		leave()
+		<-ended
+	}()
+	waitForName(t, h, "new")
 }

@@ -1,13 +1,14 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"text/tabwriter"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 
 	"github.com/signalman-ci/signalman/internal/config"
@@ -59,14 +60,17 @@ func checkConfig(c *cli.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	cfg, warnings, err := config.Parse(config.Sources{LookupEnv: os.LookupEnv, Root: os.Geteuid() == 0, Path: path, File: data})
+	cfg, warnings, err := config.Parse(config.Sources{
+		Flags: map[string][]string{"config-file": {path}}, LookupEnv: os.LookupEnv, Root: os.Geteuid() == 0, Path: path, File: data,
+	})
 	if err != nil {
 		return err
 	}
-	if err := checkJobUsers(cfg.JobUsers); err != nil {
+	_, more, err := settingsOf(cfg, hclog.NewNullLogger())
+	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	for _, w := range warnings {
+	for _, w := range slices.Concat(warnings, more, exposures(cfg)) {
 		fmt.Fprintln(c.App.Writer, "Warning:", w)
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "%s: ok\n", path)
@@ -82,9 +86,7 @@ func showConfig(c *cli.Context) error {
 		fmt.Fprintln(c.App.ErrWriter, "Warning:", w)
 	}
 	if c.Bool("json") {
-		enc := json.NewEncoder(c.App.Writer)
-		enc.SetIndent("", "  ")
-		return enc.Encode(cfg.Settings())
+		return writeJSON(c.App.Writer, cfg.Settings())
 	}
 	w := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
 	for _, s := range cfg.Settings() {

@@ -19,38 +19,63 @@ import (
 func devCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "dev",
-		Usage:     "run jobs from YAML files through a hub and an agent on this machine",
-		ArgsUsage: "JOB.yaml …",
-		Description: "Starts a hub for trials on 127.0.0.1 and an agent that registers with it, hands over the jobs and shows their logs\n" +
-			"as the hub has them. The exit code is 0 if every job came to its end, whatever its result.",
+		Usage:     "run jobs through a hub and an agent on this machine, from files or from the page",
+		ArgsUsage: "[JOB.yaml …]",
+		Description: "Starts a hub for trials on 127.0.0.1 and an agent that registers with it.\n\n" +
+			"Without files it prints the address of the page, where jobs are written and run, and stays until Ctrl-C.\n" +
+			"With files it hands over the jobs and shows their logs as the hub has them. The exit code is 0 if every job\n" +
+			"came to its end, whatever its result. With --page the files can be picked on the page instead.",
 		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "page", Usage: "offer the files on the page, and stay until Ctrl-C"},
+			&cli.StringFlag{Name: "listen", Usage: "loopback host:port of the page", Value: "127.0.0.1:0"},
 			&cli.IntFlag{Name: "concurrency", Usage: "how many jobs run side by side", Value: 1},
 			&cli.StringSliceFlag{Name: "plugin-dirs", Usage: "folders with further workers"},
 			&cli.StringFlag{Name: "log-level", Usage: "level of the agent's own log, on standard error", Value: "warn"},
 		},
 		Action: func(c *cli.Context) error {
-			if !c.Args().Present() {
-				return errors.New("dev takes job files: supervisor dev examples/*.yaml")
+			if c.Bool("page") || !c.Args().Present() {
+				return devPage(c)
 			}
-			return dev(c)
+			if c.IsSet("listen") {
+				return errors.New("--listen is for the page: supervisor dev --page --listen HOST:PORT JOB.yaml …")
+			}
+			return devFiles(c)
 		},
 	}
 }
 
-func dev(c *cli.Context) (err error) {
+// devFiles runs the jobs of files and shows their logs.
+func devFiles(c *cli.Context) error {
+	return dev(c, func(hub *hubtest.Hub, settings *supervisor.Settings) (devWork, error) {
+		var jobs []string
+		for _, path := range c.Args().Slice() {
+			_, wire, err := readJobFile(path)
+			if err != nil {
+				return nil, err
+			}
+			id, err := hub.SubmitJSON(wire)
+			if err != nil {
+				return nil, err
+			}
+			jobs = append(jobs, id)
+		}
+		return func(ctx context.Context, _ *supervisor.Supervisor, _ <-chan struct{}) error {
+			fmt.Fprintf(c.App.Writer, "hub on %s, %d slots, %d jobs\n", hub.Endpoint(), settings.Slots, len(jobs))
+			return showJobs(ctx, c, hub, jobs)
+		}, nil
+	})
+}
+
+// devWork is what is done while the agent of a trial runs, which leaves after it; gone is closed if it leaves before.
+type devWork func(ctx context.Context, sup *supervisor.Supervisor, gone <-chan struct{}) error
+
+// dev runs a hub and an agent for a trial. prepare may change the agent's settings, and gives what is to be done.
+func dev(c *cli.Context, prepare func(*hubtest.Hub, *supervisor.Settings) (devWork, error)) (err error) {
 	hub, err := hubtest.New(hubtest.Options{})
 	if err != nil {
 		return err
 	}
 	defer hub.Close()
-	var jobs []string
-	for _, path := range c.Args().Slice() {
-		id, err := submitFile(hub, path)
-		if err != nil {
-			return err
-		}
-		jobs = append(jobs, id)
-	}
 	stateDir, err := os.MkdirTemp("", "signalman-dev-")
 	if err != nil {
 		return fmt.Errorf("cannot make a state folder: %w", err)
@@ -65,28 +90,26 @@ func dev(c *cli.Context) (err error) {
 	if err := os.Mkdir(settings.Agent.Job.Home, 0o700); err != nil {
 		return fmt.Errorf("cannot make a home for the jobs: %w", err)
 	}
+	work, err := prepare(hub, &settings)
+	if err != nil {
+		return err
+	}
 	sup, err := supervisor.Open(settings)
 	if err != nil {
 		return err
 	}
 	defer sup.Close()
-	fmt.Fprintf(c.App.Writer, "hub on %s, %d slots, %d jobs\n", hub.Endpoint(), settings.Slots, len(jobs))
 
 	return withSignals(c.Context, sup.Interrupt, func(ctx context.Context) error {
-		ended := make(chan error, 1)
-		go func() { ended <- sup.Run(ctx) }()
-		err := showJobs(ctx, c, hub, jobs)
+		ended, gone := make(chan error, 1), make(chan struct{})
+		go func() {
+			defer close(gone)
+			ended <- sup.Run(ctx)
+		}()
+		err := work(ctx, sup, gone)
 		sup.Interrupt()
 		return errors.Join(err, <-ended)
 	})
-}
-
-func submitFile(hub *hubtest.Hub, path string) (string, error) {
-	_, wire, err := readJobFile(path)
-	if err != nil {
-		return "", err
-	}
-	return hub.SubmitJSON(wire)
 }
 
 func devSettings(c *cli.Context, hub *hubtest.Hub, stateDir string) (supervisor.Settings, error) {

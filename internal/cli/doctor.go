@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os/signal"
@@ -73,9 +72,7 @@ func doctorSettings(cfg *config.Config, warnings []string) (doctor.Settings, err
 func printChecks(c *cli.Context, checks []doctor.Check) error {
 	failures, warnings := doctor.Count(checks, doctor.Failure), doctor.Count(checks, doctor.Warning)
 	if c.Bool("json") {
-		enc := json.NewEncoder(c.App.Writer)
-		enc.SetIndent("", "  ")
-		return enc.Encode(struct {
+		return writeJSON(c.App.Writer, struct {
 			Checks   []doctor.Check `json:"checks"`
 			Failures int            `json:"failures"`
 			Warnings int            `json:"warnings"`

@@ -2,16 +2,23 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/signalman-ci/signalman/internal/admin"
+	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/hub"
 )
 
-// drainLook is how often it is looked whether the last job has ended.
-const drainLook = 500 * time.Millisecond
+const (
+	// drainLook is how often it is looked whether the last job has ended, drainSilence how long a supervisor may not answer meanwhile.
+	drainLook    = 500 * time.Millisecond
+	drainSilence = 30 * time.Second
+)
 
 func reloadCommand() *cli.Command {
 	return &cli.Command{
@@ -104,19 +111,31 @@ func jobsOf(st admin.Status) (jobs int) {
 	return jobs
 }
 
-// awaitNoJobs waits until no slot holds a job; there may be upgrades meanwhile.
+// hasJobs tells whether a slot has a job, or may yet be given one by an answer of the hub that is under way. A supervisor that is
+// about to start has no slots yet.
+func hasJobs(st admin.Status) bool {
+	return len(st.Slots) == 0 || slices.ContainsFunc(st.Slots, func(s agent.Status) bool {
+		return s.JobID != "" || s.State == string(hub.StateWaitingForJobs)
+	})
+}
+
+// awaitNoJobs waits until no slot of a drained supervisor holds a job. One that doesn't answer may be in the midst of an upgrade.
 func awaitNoJobs(ctx context.Context, socket string) (admin.Status, error) {
 	tick := time.NewTicker(drainLook)
 	defer tick.Stop()
+	answered := time.Now()
 	for {
 		st, err := admin.GetStatus(ctx, socket)
 		switch {
-		case err != nil:
+		case err != nil && time.Since(answered) > drainSilence:
 			return st, err
+		case err != nil:
 		case !st.Drained:
-			return st, fmt.Errorf("no longer drained: somebody has called resume")
-		case jobsOf(st) == 0:
+			return st, errors.New("no longer drained: somebody has called resume")
+		case !hasJobs(st):
 			return st, nil
+		default:
+			answered = time.Now()
 		}
 		select {
 		case <-tick.C:

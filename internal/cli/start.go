@@ -44,6 +44,8 @@ func startCommand() *cli.Command {
 			}
 			if c.Bool("check") { // its listener may be killed; what the check makes goes nevertheless
 				signal.Ignore(syscall.SIGPIPE)
+			} else { // one that comes before the supervisor can be told doesn't end it; the file is read, or watched, in any case
+				defer onSignal(syscall.SIGHUP, func() {})()
 			}
 			watch, err := watchConfigFile(c)
 			if err != nil {

@@ -19,7 +19,7 @@ const (
 	NextJob When = "next-job"
 	// NewRegistration is as soon as a slot has no job, too; it then leaves the hub and registers anew.
 	NewRegistration When = "new-registration"
-	// Restart is when the supervisor is stopped and started.
+	// Restart is when the supervisor is started the next time, or upgraded in place.
 	Restart When = "restart"
 )
 
@@ -33,7 +33,7 @@ func (w When) String() string {
 	case NewRegistration:
 		return "needs a new registration, which each slot does when it is free"
 	case Restart:
-		return "needs a restart: stop the supervisor and start it"
+		return "needs a restart; `supervisor upgrade` is one, and jobs go on"
 	default:
 		return string(w)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/job"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/version"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
@@ -269,17 +270,8 @@ func (m *Metrics) Draining(is bool) {
 	m.draining.Set(0)
 }
 
-// Why a plugin may be refused.
-const (
-	// Unpinned: plugins.lock has no line for it, and has to.
-	Unpinned = "unpinned"
-	// Changed: it isn't what plugins.lock says.
-	Changed = "changed"
-	// Unusable: it is no executable, or doesn't answer as a worker.
-	Unusable = "unusable"
-)
-
-var refusalReasons = []string{Unpinned, Changed, Unusable, other}
+// refusalReasons are why a plugin may be refused.
+var refusalReasons = []string{plugins.UnpinnedReason, plugins.ChangedReason, plugins.UnusableReason, other}
 
 // PluginRefused counts a plugin that isn't used. A reason that isn't one of ours counts as "other".
 func (m *Metrics) PluginRefused(reason string) {

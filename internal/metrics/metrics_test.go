@@ -21,6 +21,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/job"
+	"github.com/signalman-ci/signalman/internal/plugins"
 	"github.com/signalman-ci/signalman/internal/uploader"
 	"github.com/signalman-ci/signalman/internal/version"
 	"github.com/signalman-ci/signalman/shared/eventlog"
@@ -159,6 +160,10 @@ func TestSlots(t *testing.T) {
 
 	slots[0].State = agent.Registering
 	assert.Zero(t, scrape(t, m)["signalman_ready"])
+	slots[0].State = agent.Left
+	assert.Equal(t, 1., scrape(t, m)["signalman_ready"])
+	slots[0].Problem = "the hub doesn't know the registration token"
+	assert.Zero(t, scrape(t, m)["signalman_ready"])
 }
 
 func TestShipping(t *testing.T) {
@@ -195,7 +200,7 @@ func TestWhatTheLeadCalls(t *testing.T) {
 	m := New(Options{})
 	m.ConfigReloaded(false)
 	m.Draining(true)
-	m.PluginRefused(Changed)
+	m.PluginRefused(plugins.ChangedReason)
 	m.PluginRefused("some text that a plugin made up")
 	values := scrape(t, m)
 	for name, want := range map[string]float64{

@@ -24,7 +24,7 @@ var (
 
 var (
 	slotsDesc = prometheus.NewDesc(prefix+"slots", "Slots by their state.", []string{"state"}, nil)
-	readyDesc = prometheus.NewDesc(prefix+"ready", "1 if there are slots and each has its registration, else 0.", nil, nil)
+	readyDesc = prometheus.NewDesc(prefix+"ready", "1 if there are slots, and each has its registration or has left as it was to; else 0.", nil, nil)
 	syncDesc  = prometheus.NewDesc(prefix+"last_sync_timestamp_seconds",
 		"When a slot last synced, or this supervisor began, as Unix time. A slot that is to be silent (paused, drained, registering, left) isn't there.", []string{"slot"}, nil)
 	spoolDesc = prometheus.NewDesc(prefix+"spool_bytes", "Bytes of jobs' logs on disk that are to be shipped and that the hub doesn't have for certain.", nil, nil)
@@ -58,22 +58,24 @@ func (n now) Collect(out chan<- prometheus.Metric) {
 	if status != nil {
 		slots = status() // which has locks of its own
 	}
-	count := map[string]int{}
+	count, ready := map[string]int{}, 0.
+	if len(slots) > 0 {
+		ready = 1
+	}
 	for _, s := range slots {
 		if !slices.Contains(slotStates, s.State) {
 			s.State = other
 		}
 		count[s.State]++
+		if s.State == agent.Registering || s.State == agent.Left && s.Problem != "" {
+			ready = 0
+		}
 		if !slices.Contains(silent, s.State) {
 			gauge(syncDesc, unix(n.lastSync(s.Slot)), strconv.Itoa(s.Slot))
 		}
 	}
 	for _, state := range slotStates {
 		gauge(slotsDesc, float64(count[state]), state)
-	}
-	ready := 0.
-	if len(slots) > 0 && count[agent.Registering] == 0 {
-		ready = 1
 	}
 	gauge(readyDesc, ready)
 

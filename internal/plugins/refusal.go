@@ -16,8 +16,11 @@ func (unknownError) Is(target error) bool { return target == ErrUnknown }
 
 // The reasons for which a plugin isn't used, as the figures have them (package metrics).
 const (
+	// UnpinnedReason: plugins.lock has no line for it, and has to.
 	UnpinnedReason = "unpinned"
-	ChangedReason  = "changed"
+	// ChangedReason: it isn't what plugins.lock says.
+	ChangedReason = "changed"
+	// UnusableReason: it is no executable, or doesn't answer as a worker.
 	UnusableReason = "unusable"
 )
 

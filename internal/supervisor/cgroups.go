@@ -69,7 +69,10 @@ func (s *Supervisor) limitsCheck(set Settings, err error) func() error {
 }
 
 // tryCgroups finds out whether jobs can have scopes, which not all services have the right to, and whether their limits can be set.
+// One trial at a time: a reload and the slots' checks have the same group for it.
 func (s *Supervisor) tryCgroups(set Settings) error {
+	s.trying.Lock()
+	defer s.trying.Unlock()
 	j := set.Agent.Job
 	ctx, cancel := context.WithTimeout(context.Background(), trialLimit)
 	defer cancel()

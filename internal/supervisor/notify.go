@@ -37,7 +37,7 @@ func (s *Supervisor) tellManager(ctx context.Context) {
 			s.tell(func(m Manager) { m.Status(line) })
 			told = line
 		}
-		if !slices.ContainsFunc(st.Slots, func(a agent.Status) bool { return a.State == agent.Registering }) {
+		if settled(st.Slots) {
 			s.tellReady()
 		}
 		select {
@@ -50,6 +50,18 @@ func (s *Supervisor) tellManager(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// settled tells whether no slot is still to register, and one has.
+func settled(slots []agent.Status) bool {
+	var registered bool
+	for _, a := range slots {
+		if a.State == agent.Registering {
+			return false
+		}
+		registered = registered || a.State != agent.Left
+	}
+	return registered
 }
 
 // tell is for one call of the manager at a time.

@@ -7,8 +7,36 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/admin"
 	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/config"
+	"github.com/signalman-ci/signalman/internal/page"
 	"github.com/signalman-ci/signalman/internal/plugins"
 )
+
+// sessionsName is the file in the state folder that keeps who is signed in at the page.
+const sessionsName = "admin-sessions.json"
+
+// pageMounts are the page's: it holds no data, so it needs no token.
+func pageMounts() []admin.Mount {
+	handler := page.Handler()
+	return []admin.Mount{
+		{Pattern: "GET /{$}", Handler: handler, Public: true},
+		{Pattern: "GET " + page.Prefix + "{file}", Handler: handler, Public: true},
+	}
+}
+
+// PageURL is where the page is, with the token in the part of it that stays in the browser. It waits until the port is open, as long as
+// ctx lasts.
+func (s *Supervisor) PageURL(ctx context.Context) (string, error) {
+	token, err := admin.ReadToken(s.dir.Path)
+	if err != nil {
+		return "", err
+	}
+	address, err := s.admin.AwaitListening(ctx)
+	if err != nil {
+		return "", err
+	}
+	return "http://" + address + "/#token=" + token, nil
+}
 
 // openAdmin lets operators in.
 func (s *Supervisor) openAdmin() (*admin.Server, error) {
@@ -19,11 +47,11 @@ func (s *Supervisor) openAdmin() (*admin.Server, error) {
 		}
 		s.Logger.Warn("there is no token for the admin API, which only its port needs", "error", err) // on a full disk, say
 	}
-	var mounts []admin.Mount
+	mounts := append(pageMounts(), s.Mounts...)
 	s.tellFigures(func(f Figures) { mounts = append(mounts, admin.Mount{Pattern: "GET /metrics", Handler: f.Handler()}) })
 	return admin.Listen(admin.Settings{
 		Socket: filepath.Join(s.runDir, admin.SocketName), Address: s.AdminListen, Token: token, Supervisor: s, Jobs: s.dir.JobsDir(),
-		Mounts: mounts, Logger: s.Logger.Named("admin"),
+		Sessions: filepath.Join(s.dir.Path, sessionsName), Mounts: mounts, Logger: s.Logger.Named("admin"),
 	})
 }
 
@@ -60,4 +88,13 @@ func (s *Supervisor) StopJob(ctx context.Context, jobID string) error {
 		}
 	}
 	return agent.ErrNotHeld
+}
+
+// EffectiveConfig lists the settings that hold, without secrets.
+func (s *Supervisor) EffectiveConfig() []config.Setting {
+	cfg := s.Current().Config
+	if cfg == nil { // as in tests
+		return []config.Setting{}
+	}
+	return cfg.Settings()
 }

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -10,6 +11,11 @@ import (
 	"github.com/signalman-ci/signalman/internal/agent"
 	"github.com/signalman-ci/signalman/internal/config"
 )
+
+// notNowError is the error of a reload that says nothing of the configuration.
+type notNowError string
+
+func (e notNowError) Error() string { return string(e) }
 
 // Reload reads the configuration anew and takes it up: at once what concerns the supervisor, and as soon as a slot has no job what
 // concerns jobs and registrations. A configuration that has something wrong changes nothing; the error says what.
@@ -22,6 +28,10 @@ func (s *Supervisor) Reload() (admin.Reload, error) {
 	report.Changes, report.Warnings = changes, warnings
 	if err != nil {
 		report.Error = err.Error()
+	}
+	if _, is := errors.AsType[notNowError](err); is {
+		s.Logger.Warn("the configuration isn't taken up", "reason", err)
+		return report, err
 	}
 	s.tellFigures(func(f Figures) { f.ConfigReloaded(err == nil) })
 	s.keepReport(report)
@@ -66,7 +76,10 @@ func (s *Supervisor) reload() (changes []config.Change, warnings []string, err e
 		changes = diff(s.startedWith, before.Config, next.Config)
 	}
 	next.Logger, next.Agent.Limits = before.Logger, before.Agent.Limits
-	return changes, warnings, s.apply(s.withCgroups(next))
+	if err := s.apply(s.withCgroups(next)); err != nil {
+		return nil, nil, err
+	}
+	return changes, warnings, nil
 }
 
 // diff is what has changed since the last reload. What needs a restart is told again until there is one.
@@ -91,9 +104,9 @@ func (s *Supervisor) apply(next Settings) error {
 	defer s.mu.Unlock()
 	switch {
 	case s.launch == nil:
-		return errors.New("the supervisor is about to start; try again")
+		return notNowError("the supervisor is about to start; try again")
 	case s.interrupted, s.handedOver, s.slots.working == 0:
-		return errors.New("the supervisor is on its way out")
+		return notNowError("the supervisor is on its way out")
 	}
 	if len(next.JobUsers) > 0 {
 		if err := s.dir.share(); err != nil {
@@ -161,6 +174,8 @@ func (s *Supervisor) Drain() error { return s.setDrained(true) }
 func (s *Supervisor) Resume() error { return s.setDrained(false) }
 
 func (s *Supervisor) setDrained(drained bool) error {
+	s.draining.Lock() // what holds and what is kept are to be the same
+	defer s.draining.Unlock()
 	if s.drained.Swap(drained) != drained {
 		s.Logger.Info(map[bool]string{true: "drained: no more jobs are taken", false: "resumed: jobs are taken again"}[drained])
 	}
@@ -171,7 +186,7 @@ func (s *Supervisor) setDrained(drained bool) error {
 	}
 	s.mu.Unlock()
 	if err := s.dir.keepDrained(drained); err != nil {
-		return errors.Join(errors.New("it holds, but can't be kept over a restart"), err)
+		return fmt.Errorf("it holds, but can't be kept over a restart: %w", err)
 	}
 	return nil
 }

@@ -6,10 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/signalman-ci/signalman/internal/filewatch"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/hub/hubtest"
+	"github.com/signalman-ci/signalman/internal/regtoken"
 	"github.com/signalman-ci/signalman/shared/protocol"
 )
 
@@ -201,10 +204,13 @@ func TestReloadOfABrokenConfiguration(t *testing.T) {
 	w := newWorld(t, 1)
 	l := w.reloadable()
 	s := w.open()
+	_, err := s.Reload()
+	require.ErrorContains(t, err, "about to start")
+	assert.Nil(t, s.Status().LastReload, "that is no fault of the configuration")
 	done := w.run(s)
 	w.registered("host")
 	l.fail(errors.New("agent.toml:3: concurrency: what\nagent.toml:4: name: which"))
-	_, err := s.Reload()
+	_, err = s.Reload()
 	require.ErrorContains(t, err, "agent.toml:3: concurrency")
 	assert.Contains(t, w.log.String(), `reason="agent.toml:3: concurrency: what; agent.toml:4: name: which"`)
 	assert.Contains(t, s.Status().LastReload.Error, "agent.toml:4")
@@ -217,6 +223,7 @@ func TestReloadOfABrokenConfiguration(t *testing.T) {
 	require.NoError(t, w.await(done))
 	_, err = s.Reload()
 	require.ErrorContains(t, err, "on its way out")
+	assert.Empty(t, s.Status().LastReload.Error)
 }
 
 // A change that can only be had by a restart is told again until then, and an upgrade isn't that.
@@ -267,18 +274,122 @@ func TestReloadOnChange(t *testing.T) {
 // A slot that could not register at the start works after a reload, as do those that have left for want of a hub.
 func TestReloadBringsSlotsBack(t *testing.T) {
 	for name, c := range map[string]struct {
-		s    slot
-		back bool
+		s     slot
+		drain bool
+		back  bool
 	}{
-		"works":                    {slot{}, false},
-		"could not register":       {slot{ended: true, err: errors.New("no")}, true},
-		"was not wanted":           {slot{ended: true, retired: true, reason: agent.Requested}, true},
-		"could not sync":           {slot{ended: true, reason: agent.UnableToSync}, true},
-		"was idle":                 {slot{ended: true, reason: agent.Idle}, false},
-		"was sent away by the hub": {slot{ended: true, reason: agent.Requested}, false},
+		"works":                    {slot{}, false, false},
+		"could not register":       {slot{ended: true, err: errors.New("no")}, false, true},
+		"was not wanted":           {slot{ended: true, reason: agent.Requested}, true, true},
+		"could not sync":           {slot{ended: true, reason: agent.UnableToSync}, false, true},
+		"was idle":                 {slot{ended: true, reason: agent.Idle}, false, false},
+		"was sent away by the hub": {slot{ended: true, reason: agent.Requested}, false, false},
 	} {
+		c.s.Agent = agent.New(agent.Settings{Drain: c.drain, Logger: hclog.NewNullLogger()}, nil)
 		assert.Equal(t, c.back, c.s.comesBack(), name)
 	}
+}
+
+// A slot that is wanted again while it takes leave of the hub, and takes up no settings any more, begins anew.
+func TestReloadWhileASlotLeaves(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2)
+	l := w.reloadable()
+	s := w.open()
+	done := w.run(s)
+	w.registered("host", "host-2")
+	leaves := make(chan struct{})
+	w.hub.AddFault(hubtest.Fault{Endpoint: hubtest.Disconnect, Kind: hubtest.Delay, For: patience, Until: leaves, Times: 1})
+	reload := func(slots int) {
+		t.Helper()
+		l.change(func(set *Settings) { set.Slots = slots })
+		_, err := s.Reload()
+		require.NoError(t, err)
+	}
+	reload(1)
+	require.NoError(t, w.hub.WaitRequests(w.ctx(), hubtest.Disconnect, 1))
+	reload(2)
+	close(leaves)
+	require.NoError(t, w.hub.WaitRequests(w.ctx(), hubtest.Register, 3), "log:\n%s", w.log)
+	w.registered("host", "host-2")
+	s.Interrupt()
+	require.NoError(t, w.await(done))
+	w.requireHook("INTERRUPTED\n")
+}
+
+// A slot that is refused doesn't look as if it were still to register; the status says why it can't work.
+func TestReloadAddsASlotThatIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	right := w.set.Agent.Token
+	l := w.reloadable()
+	s := w.open()
+	done := w.run(s)
+	w.registered("host")
+	reload := func(token regtoken.Source) {
+		t.Helper()
+		l.change(func(set *Settings) { set.Slots, set.Agent.Token = 2, token })
+		_, err := s.Reload()
+		require.NoError(t, err)
+	}
+	reload(regtoken.Text("wrong"))
+	w.eventually("the slot that is refused says why", func() bool {
+		st := s.Status().Slots
+		return len(st) == 2 && st[1].State == agent.Left && strings.Contains(st[1].Problem, "check token and endpoint")
+	})
+	reload(right)
+	w.registered("host", "host-2")
+	s.Interrupt()
+	require.NoError(t, w.await(done))
+}
+
+// A token that is mended while the wrong one is being refused is asked with, rather than the slot given up.
+func TestReloadWhileASlotIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	right := w.set.Agent.Token
+	w.set.Agent.Token = regtoken.Text("wrong")
+	l := w.reloadable()
+	refused := make(chan struct{})
+	w.hub.AddFault(hubtest.Fault{Endpoint: hubtest.Register, Kind: hubtest.Delay, For: patience, Until: refused, Times: 1})
+	s := w.open()
+	done := w.run(s)
+	require.NoError(t, w.hub.WaitRequests(w.ctx(), hubtest.Register, 1))
+	l.change(func(set *Settings) { set.Agent.Token = right })
+	_, err := s.Reload()
+	require.NoError(t, err)
+	close(refused)
+	w.registered("host")
+	s.Interrupt()
+	require.NoError(t, w.await(done))
+}
+
+// Of operators who want opposite things one has the last word, over a restart too.
+func TestDrainAndResumeAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	s := w.open()
+	for range 100 {
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() { assert.NoError(t, s.Drain()) })
+			all.Go(func() { assert.NoError(t, s.Resume()) })
+		}
+		all.Wait()
+		require.Equal(t, s.Status().Drained, s.dir.drained())
+	}
+}
+
+// What can't be kept is told in one line.
+func TestDrainThatCannotBeKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1)
+	s := w.open()
+	require.NoError(t, os.MkdirAll(filepath.Join(s.dir.drainedFile(), "in the way"), 0o700))
+	err := s.Drain()
+	require.ErrorContains(t, err, "it holds, but can't be kept over a restart: ")
+	assert.NotContains(t, err.Error(), "\n")
+	assert.True(t, s.Status().Drained)
 }
 
 // Drained: no job is taken, also not by the next supervisor, until someone resumes.

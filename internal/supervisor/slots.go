@@ -18,9 +18,9 @@ type slot struct {
 }
 
 // comesBack tells whether a slot that has ended may work again under other settings: it didn't end as it was meant to, or was to be no
-// more and now is.
+// more, which may be another matter now.
 func (s *slot) comesBack() bool {
-	return s.ended && (s.err != nil || s.retired || s.reason == agent.UnableToSync)
+	return s.ended && (s.err != nil || s.Drain || s.reason == agent.UnableToSync)
 }
 
 // slots are those of a supervisor that runs. They are not safe for concurrent use.
@@ -55,11 +55,10 @@ func (s *slots) add(added *slot) {
 	s.working++
 }
 
-// end notes that a slot works no more.
-func (s *slots) end(ended *slot, reason agent.Reason, err error) {
-	ended.ended, ended.reason, ended.err = true, reason, err
-	if err == nil && s.last != agent.HandedOver { // else a slot is there still
-		s.last = reason
+// end counts a slot that has ended, and works no more.
+func (s *slots) end(ended *slot) {
+	if ended.err == nil && s.last != agent.HandedOver { // else a slot is there still
+		s.last = ended.reason
 	}
 	if s.working--; s.working == 0 {
 		close(s.gone)

@@ -41,7 +41,7 @@ const (
 	hookLimit = 5 * time.Minute
 )
 
-// Settings are what a supervisor is given. A reload changes all but StateDir, CheckUpgrade, Load, Watch, Manager and Logger.
+// Settings are what a supervisor is given. A reload changes all but StateDir, AdminListen, Mounts, CheckUpgrade, Load, Watch, Manager and Logger.
 type Settings struct {
 	StateDir string
 	// Slots is how many jobs may run side by side.
@@ -63,6 +63,8 @@ type Settings struct {
 	CheckUpgrade func(ctx context.Context) (version string, err error)
 	// AdminListen is the loopback host:port of the admin API beside its socket; "": none.
 	AdminListen string
+	// Mounts are served there besides the API and the page.
+	Mounts []admin.Mount
 	// Config is what the user has set, which the rest follows from. Load reads it anew, and gives with it what the user should know of;
 	// nil: there is nothing to read. Watch, if set, tells when there is something new to read.
 	Config *config.Config
@@ -92,11 +94,13 @@ type Supervisor struct {
 
 	// scopes is set while jobs can have scopes of their own, noScopes once it was said that they can't.
 	scopes, noScopes atomic.Bool
+	trying           sync.Mutex // held while it is tried what cgroups jobs can have
 
 	reconciling sync.Mutex
 	reconciler  *reconcile.Reconciler // mu
 
-	drained atomic.Bool
+	drained  atomic.Bool
+	draining sync.Mutex // held while drained is changed
 	// startedWith is the configuration of the start, which some settings are kept from; reloading holds while another one is taken up.
 	startedWith *config.Config
 	reloading   sync.Mutex
@@ -239,7 +243,13 @@ func (s *Supervisor) runSlot(ctx context.Context, a *slot) {
 	if err != nil && len(s.slots.all) > 1 { // else it is the supervisor's own error
 		s.Logger.Error("a slot can't work", "slot", a.Slot, "error", err)
 	}
-	s.slots.end(a, reason, err)
+	a.ended, a.reason, a.err = true, reason, err
+	if a.Status().Pending && !s.interrupted && !s.handedOver && ctx.Err() == nil { // a reload met it on its way out
+		if err := s.renewSlot(a.Slot); err != nil {
+			s.Logger.Error("a slot can't have the new settings", "slot", a.Slot, "error", err)
+		}
+	}
+	s.slots.end(a)
 }
 
 // makeSlots makes the configured slots, and those that are no longer configured but hold a job: these only see it to its end.

@@ -3,11 +3,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -80,6 +82,21 @@ func TestReload(t *testing.T) {
 	})
 	s.signal(syscall.SIGTERM)
 	assert.Zero(t, s.exit())
+}
+
+// A SIGHUP that comes when the supervisor has just been started doesn't end it.
+func TestReloadBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, hubtest.Options{})
+	require.NoError(t, syscall.Mkfifo(h.path("agent.toml"), 0o600)) // so that the start waits
+	h.args = append(h.args, "--config-file", h.path("agent.toml"))
+	s := h.start()
+	file, err := os.OpenFile(h.path("agent.toml"), os.O_WRONLY, 0) // returns when the start reads
+	require.NoError(t, err)
+	s.signal(syscall.SIGHUP)
+	_, err = file.WriteString("concurrency = 2\n")
+	require.NoError(t, errors.Join(err, file.Close()))
+	h.agentNames(agentName, agentName+"-2")
 }
 
 // A Kubernetes ConfigMap is changed by the swap of a symlink to a folder.
@@ -162,4 +179,28 @@ func TestDrainAndResume(t *testing.T) {
 	out, err = h.cli("resume")
 	require.NoError(t, err, out)
 	assert.Equal(t, hub.ResultPassed, h.finished(second).Result)
+}
+
+// A job that the hub is just giving out when the host is drained is waited for, also through an upgrade.
+func TestDrainWaitsForTheJobThatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, hubtest.Options{NextSyncAfter: 50 * time.Millisecond})
+	h.start()
+	h.agentNames(agentName)
+	answered := make(chan struct{})
+	asked := h.hub.AddFault(hubtest.Fault{Endpoint: hubtest.Sync, Kind: hubtest.Delay, For: patience, Until: answered, Times: 1})
+	eventually(t, "the slot asks for a job", func() bool { return asked.Hits() == 1 })
+	job := h.submit(hubtest.Request{Commands: []string{"echo here", h.untilFile("gate")}})
+	drain := h.cliStarted("drain", "--wait")
+	eventually(t, "the host is drained", func() bool { return h.status().Drained })
+	close(answered)
+	h.output(job, "here\n")
+	assert.Contains(t, h.cliSays("upgrade"), "upgraded")
+	h.write("gate", "")
+	code, err := drain.Exit(patience)
+	require.NoError(t, err)
+	assert.Zero(t, code, drain.Log)
+	assert.Equal(t, "drained; jobs that still run: 0\n", drain.Log.String())
+	ended, _ := h.hub.Job(job)
+	assert.Equal(t, hub.ResultPassed, ended.Result, "it has returned before the job's end")
 }
