@@ -227,18 +227,22 @@ func (c *Cluster) NodeExec(t testing.TB, name string, args ...string) string {
 	return string(out)
 }
 
-// until calls done until it gives no error; else it gives the last one when ctx ends.
+// until calls done until it gives no error; else it gives the last one that isn't ctx's own when ctx ends.
 func until(ctx context.Context, done func(context.Context) error) error {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
+	var last error
 	for {
 		err := done(ctx)
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
+			return errors.Join(ctx.Err(), last)
 		case <-tick.C:
 		}
 	}

@@ -58,16 +58,22 @@ func (c *Cluster) Up(ctx context.Context) error {
 	if err := c.down(ctx); err != nil {
 		return err
 	}
-	if err := c.install(ctx); err != nil {
-		return err
-	}
-	if err := c.buildPrograms(ctx); err != nil {
+	if err := c.Prepare(ctx); err != nil {
 		return err
 	}
 	if err := c.create(ctx); err != nil {
 		return err
 	}
 	return c.startAll(ctx)
+}
+
+// Prepare gets the programs that a cluster needs: packages of Debian's, and what is built. It does nothing where they are there, and
+// nothing to a cluster that runs.
+func (c *Cluster) Prepare(ctx context.Context) error {
+	if err := c.install(ctx); err != nil {
+		return err
+	}
+	return c.buildPrograms(ctx)
 }
 
 // create lays out everything that the components need to start.

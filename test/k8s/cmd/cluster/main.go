@@ -14,6 +14,7 @@ import (
 
 const usage = `usage: cluster VERB, as root:
   up                  make sure that it runs; the last line is the kubeconfig's path
+  prepare             install and build what it needs, without starting it
   down                end it and remove what it has
   status              say what runs
   load IMAGE          put an image of the local Docker engine into the node
@@ -51,6 +52,8 @@ func run(ctx context.Context, args []string) error {
 		}
 		fmt.Println(cluster.Kubeconfig())
 		return nil
+	case "prepare":
+		return c.Prepare(ctx)
 	case "down":
 		return c.Down(ctx)
 	case "status":
