@@ -407,7 +407,10 @@ func (e *environment) removePod(ctx context.Context, grace time.Duration) error 
 		var err error
 		if e.watch != nil {
 			pod, gone, _ := e.watch.state()
-			if err = remove(ctx, e.cluster, pod, grace); err == nil && !gone {
+			if gone { // and its Secrets with it; what has their names may be another pod's by now
+				return nil
+			}
+			if err = remove(ctx, e.cluster, pod, grace); err == nil {
 				return e.watch.awaitGone(ctx)
 			}
 		} else {

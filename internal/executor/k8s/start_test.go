@@ -136,6 +136,8 @@ func TestPodOfThatNameIsThere(t *testing.T) {
 	assert.NotEqual(t, before, again.pod().UID)
 	out, _ := again.run(again.shell(), "echo here")
 	assert.Equal(t, "here\n", out)
-	first.env = nil // its pod is gone
+	require.NoError(t, first.env.Close(within(t))) // its pod is gone, and the other one's Secrets stay
+	first.env = nil
+	assert.NotEmpty(t, again.kubectl("get", "secrets", "-o", "name", "-l", LabelInstance+"="+again.set.InstanceID))
 	again.end()
 }
