@@ -19,7 +19,14 @@ import (
 // killMain ends main in the node, behind Kubernetes' back.
 func (w *world) killMain() {
 	w.t.Helper()
-	id := strings.TrimPrefix(w.pod().Status.ContainerStatuses[0].ContainerID, "containerd://")
+	var id string // which the pod's status has a little after the job has begun
+	require.Eventually(w.t, func() bool {
+		s := status(w.pod(), mainContainer)
+		if s != nil {
+			id = strings.TrimPrefix(s.ContainerID, "containerd://")
+		}
+		return id != ""
+	}, patience, look)
 	w.cluster.NodeExec(w.t, "ctr", "task", "kill", "--signal", "SIGKILL", id)
 }
 
