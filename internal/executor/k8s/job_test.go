@@ -87,8 +87,12 @@ func TestSidecars(t *testing.T) {
 	out, exit := w.run(s, `for i in $(seq 100); do wget -qO- http://web:8080/index && break; sleep 0.1; done`)
 	assert.Contains(t, out, "hello you from 1000\nconf\nown\n")
 	assert.Equal(t, 0, exit.Code)
-	second, _ := w.run(s, "sleep 1")
-	assert.Contains(t, out+second, "Warning: the container short ended with code 3; its last lines:\n  its last words\n")
+	require.Eventually(t, func() bool { // the node tells of its end within a second or so
+		more, _ := w.run(s, "sleep 0.2")
+		out += more
+		return strings.Contains(out, "Warning")
+	}, patience, look)
+	assert.Contains(t, out, "Warning: the container short ended with code 3; its last lines:\n  its last words\n")
 }
 
 func TestSidecarThatDiesInACommand(t *testing.T) {
@@ -98,7 +102,7 @@ func TestSidecarThatDiesInACommand(t *testing.T) {
 		{Name: "main", Image: w.cluster.Image(t)}, w.sidecar("db", `sh -c 'echo one; echo two; nc -l -p 5000; exit 9'`),
 	}}
 	s := w.shell()
-	out, exit := w.run(s, `printf unfinished; until echo | nc db 5000; do sleep 0.1; done; sleep 5; echo; sleep 1; echo end`)
+	out, exit := w.run(s, `printf unfinished; until echo | nc db 5000; do sleep 0.1; done; sleep 8; echo; sleep 1; echo end`)
 	assert.Equal(t, "unfinished\nWarning: the container db ended with code 9; its last lines:\n  one\n  two\nend\n",
 		strings.ReplaceAll(out, "nc: can't connect to remote host (127.0.0.1): Connection refused\n", ""))
 	assert.Equal(t, 0, exit.Code)

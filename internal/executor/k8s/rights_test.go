@@ -54,7 +54,7 @@ func TestWithThePackagedRole(t *testing.T) {
 		envVar("DOCKERHUB_USERNAME", "ann"), envVar("DOCKERHUB_PASSWORD", "x")}}}
 	s := w.shell()
 	assert.NotContains(t, w.log.all(), "Warning")
-	out, _ := w.run(s, "echo $A $SECRET; sleep 2")
+	out, _ := w.run(s, "echo $A $SECRET; sleep 8")
 	assert.Contains(t, out, "b s\n")
 	assert.Contains(t, out, "Warning: the container db ended with code 4; its last lines:\n  last\n")
 	left, err := w.list(w.set.InstanceID)
