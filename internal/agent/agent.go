@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/signalman-ci/signalman/internal/agent/state"
+	"github.com/signalman-ci/signalman/internal/artifact"
 	"github.com/signalman-ci/signalman/internal/hub"
 	"github.com/signalman-ci/signalman/internal/job"
 	"github.com/signalman-ci/signalman/internal/jobdir"
@@ -56,8 +57,10 @@ type Settings struct {
 	JobsDir string
 	// FlushTimeout is how long a job's result waits for its log to be delivered.
 	FlushTimeout time.Duration
-	Job          job.Settings
-	Limits       Limits
+	// LogPusher pushes a job's log to the job's artifacts, before the result is told.
+	LogPusher artifact.Pusher
+	Job       job.Settings
+	Limits    Limits
 	// Changed, if set, is called when the slot's status is another; it must not wait for anything.
 	Changed func()
 	// Observer and Tracer, if set, hear what the slot does.

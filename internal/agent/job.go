@@ -221,6 +221,9 @@ func (a *Agent) runHeld(ctx context.Context, c *current, raw []byte, saveErr err
 		a.Logger.Error("the log could not be delivered in time; its rest stays on disk", "job", c.folder.ID(),
 			"after", a.FlushTimeout, "delivered events", c.folder.State().Acked, "log", c.folder.EventsPath())
 	}
+	if err := a.pushLog(ctx, c, req); err != nil {
+		return End{}, err
+	}
 	st := c.folder.State()
 	end := End{
 		JobID: c.folder.ID(), Slot: a.Slot, Result: result, Taken: st.Taken, Ended: ended, Log: c.folder.EventsPath(), Delivery: up.delivery.soFar(),

@@ -41,7 +41,7 @@ func (a *Agent) renew() bool {
 	endpoint, wanted := a.Endpoint, a.fingerprint()
 	a.Hub, a.Endpoint = next.Hub, next.Endpoint
 	a.Token, a.Registration, a.RegisterAgain = next.Token, next.Registration, next.RegisterAgain
-	a.Drain, a.Admit, a.FlushTimeout, a.Job = next.Drain, next.Admit, next.FlushTimeout, next.Job
+	a.Drain, a.Admit, a.FlushTimeout, a.LogPusher, a.Job = next.Drain, next.Admit, next.FlushTimeout, next.LogPusher, next.Job
 	if a.Endpoint != endpoint || a.fingerprint() != wanted {
 		a.renewed = true
 	}

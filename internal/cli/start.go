@@ -19,6 +19,7 @@ import (
 
 	"github.com/signalman-ci/signalman/internal/admission"
 	"github.com/signalman-ci/signalman/internal/agent"
+	"github.com/signalman-ci/signalman/internal/artifact"
 	"github.com/signalman-ci/signalman/internal/config"
 	"github.com/signalman-ci/signalman/internal/executor/settings"
 	"github.com/signalman-ci/signalman/internal/filewatch"
@@ -230,9 +231,6 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (_ supervisor.Settings,
 	if _, err := workers.Find(cfg.Executors.Shell); err != nil {
 		warnings = append(warnings, fmt.Sprintf("jobs without containers will fail: %v", err))
 	}
-	if cfg.UploadJobLogs != config.UploadNever {
-		warnings = append(warnings, "upload-job-logs has no effect in this version")
-	}
 	if err := checkJobUsers(cfg.JobUsers); err != nil {
 		return supervisor.Settings{}, nil, err
 	}
@@ -251,6 +249,7 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (_ supervisor.Settings,
 		Agent: agent.Settings{
 			Hub: client, Endpoint: cfg.Endpoint, Token: tokenSource(cfg),
 			RegisterAgain: cfg.OnUnknown == config.OnUnknownRegister, FlushTimeout: cfg.Log.FlushTimeout,
+			LogPusher: logPusher(cfg),
 			Registration: hub.RegisterRequest{
 				Name: cfg.Name, Version: version.Version, PID: os.Getpid(), OS: runtime.GOOS, Arch: runtime.GOARCH, Hostname: hostname,
 				SingleJob: cfg.DisconnectAfterJob, JobID: cfg.JobID,
@@ -259,6 +258,11 @@ func settingsOf(cfg *config.Config, logger hclog.Logger) (_ supervisor.Settings,
 			Job: jobSettings(cfg, workers),
 		},
 	}, warnings, nil
+}
+
+// logPusher pushes jobs' logs to their artifacts.
+func logPusher(cfg *config.Config) artifact.Pusher {
+	return artifact.Pusher{When: artifact.When(cfg.UploadJobLogs), CompressAbove: int64(cfg.Log.CompressionSize), Environ: os.Environ()}
 }
 
 func floors(cfg *config.Config) admission.Floors {

@@ -155,7 +155,8 @@ var options = []option{
 		doc:   "Fail a job if one of the host's files for containers isn't there."},
 	{key: "upload-job-logs", group: hostGroup, in: everywhere, def: "never", arg: "WHEN",
 		value: oneOf(func(c *Config) *UploadJobLogs { return &c.UploadJobLogs }, UploadNever, UploadWhenTrimmed, UploadAlways),
-		doc:   "When to upload a job's log as an artifact: never, when-trimmed or always."},
+		doc: "When to push a job's log as plain text to the job's artifacts, by the artifact command: never, when-trimmed (the hub took only a part " +
+			"of it, or it reached log.max-disk) or always."},
 
 	{key: "pre-job-hook-path", group: hookGroup, in: everywhere, arg: "PATH",
 		value: text(func(c *Config) *string { return &c.Hooks.PreJob }),

@@ -4,6 +4,7 @@
 //	acked.json     acknowledged index: written by the supervisor with every batch, older after a power loss
 //	request.json   the job request without the log's token; goes at the job's end
 //	events.jsonl   the event log (package eventlog), written by the worker while it lives
+//	log.txt(.gz)   the log as it is pushed to the job's artifacts, while it is: written by the supervisor
 //	worker.log     what the worker says on its standard error
 //	tmp/           the job's TMPDIR; goes at the job's end
 //
@@ -57,6 +58,8 @@ type State struct {
 	Ending *Ending `json:"ending,omitempty"`
 	// LogFull is set when the hub wants no more of this log.
 	LogFull bool `json:"log_full,omitempty"`
+	// LogPushed is when the log was pushed to the job's artifacts, or that has failed for good.
+	LogPushed time.Time `json:"log_pushed,omitzero"`
 	// StopRequested is set when the hub asked to stop the job.
 	StopRequested bool `json:"stop_requested,omitempty"`
 	// StopReason is why the job is stopped, if that isn't the hub's wish; in one line, for the job's log.
@@ -107,6 +110,7 @@ type Folder struct {
 const (
 	requestName = "request.json"
 	tempName    = "tmp"
+	textName    = "log.txt"
 )
 
 var goodID = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`)
@@ -284,6 +288,9 @@ func EventsPath(folder string) string { return filepath.Join(folder, "events.jso
 // WorkerLogPath is the file for the worker's standard error.
 func (f *Folder) WorkerLogPath() string { return filepath.Join(f.path, "worker.log") }
 
+// TextPath is the file for the log as plain text.
+func (f *Folder) TextPath() string { return filepath.Join(f.path, textName) }
+
 // TempPath is the folder for the job's temporary files.
 func (f *Folder) TempPath() string { return filepath.Join(f.path, tempName) }
 
@@ -308,7 +315,11 @@ func (f *Folder) Finish() error {
 }
 
 func removeSecrets(path string) error {
-	return errors.Join(ignoreMissing(os.Remove(filepath.Join(path, requestName))), os.RemoveAll(filepath.Join(path, tempName)), RemoveTorn(path))
+	err := errors.Join(os.RemoveAll(filepath.Join(path, tempName)), RemoveTorn(path))
+	for _, name := range []string{requestName, textName, textName + ".gz"} {
+		err = errors.Join(err, ignoreMissing(os.Remove(filepath.Join(path, name))))
+	}
+	return err
 }
 
 // tornPrefix begins the names of files that WriteFile hasn't completed.

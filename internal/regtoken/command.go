@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/signalman-ci/signalman/internal/process"
 )
 
 const (
@@ -49,7 +51,7 @@ func (s Source) run(ctx context.Context) (string, error) {
 	cmd.WaitDelay = commandDelay
 	out, complaint := &bounded{}, &bounded{tail: true}
 	cmd.Stdout, cmd.Stderr = out, complaint
-	err = runWithin(ctx, cmd)
+	err = process.RunWithin(ctx, cmd)
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return "", fmt.Errorf("it was ended, as it took longer than %v%s", commandLimit, complaint.reason(out))

@@ -1,10 +1,12 @@
 package eventlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 )
 
 // State is how far a log has come.
@@ -70,6 +72,31 @@ func Walk(path string, f func(Event) bool) error {
 		return fmt.Errorf("cannot read the event log: %w", err)
 	}
 	return nil
+}
+
+// Trimmed tells whether a log that is closed lacks output, as it had reached its limit. A log that doesn't exist lacks none.
+func Trimmed(path string) (bool, error) {
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot read the event log: %w", err)
+	}
+	defer file.Close()
+	lines := scanLines(file)
+	for lines.Scan() {
+		if !bytes.Contains(lines.Bytes(), []byte(leftOut)) {
+			continue
+		}
+		if event, err := Parse(lines.Bytes()); err == nil && event.Kind == KindCmdOutput && strings.HasPrefix(event.Output, "\n[signalman] ") {
+			return true, nil
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return false, fmt.Errorf("cannot read the event log: %w", err)
+	}
+	return false, nil
 }
 
 // Last is the last complete event of a log, or of what an unclosed one has beside it, read from the end. It is false if

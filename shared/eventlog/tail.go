@@ -50,10 +50,12 @@ func (t *tail) next() tailHead {
 	return head
 }
 
+// leftOut is what Trimmed knows the notice by.
+const leftOut = " bytes of output were left out here: the log is limited to "
+
 // notice is the line that tells what was left out. It is always the same for one segment.
 func (h tailHead) notice() []byte {
-	text := fmt.Sprintf("\n[signalman] %d bytes of output were left out here: the log is limited to %d bytes (log.max-disk)\n",
-		h.LeftOut, h.Limit)
+	text := fmt.Sprintf("\n[signalman] %d"+leftOut+"%d bytes (log.max-disk)\n", h.LeftOut, h.Limit)
 	return CmdOutput(time.Unix(h.Timestamp, 0), text).AppendJSON(nil)
 }
 

@@ -1,14 +1,14 @@
 //go:build !linux
 
-package regtoken
+package process
 
 import (
 	"context"
 	"os/exec"
 )
 
-// runWithin runs a command to its end. When ctx ends it is killed; what it has started is not.
-func runWithin(ctx context.Context, cmd *exec.Cmd) error {
+// RunWithin runs a command to its end. When ctx ends it is killed; what it has started is not.
+func RunWithin(ctx context.Context, cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}

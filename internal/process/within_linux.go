@@ -1,4 +1,4 @@
-package regtoken
+package process
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runWithin runs a command to its end. When ctx ends all of its process group is killed; that group can be no other, as its leader stays
+// RunWithin runs a command to its end. When ctx ends all of its process group is killed; that group can be no other, as its leader stays
 // a zombie until then.
-func runWithin(ctx context.Context, cmd *exec.Cmd) error {
+func RunWithin(ctx context.Context, cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err
