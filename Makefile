@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X github.com/signalman-ci/signalman/internal/version.Version=$
 # command line library's manual pages.
 TAGS    := grpcnotrace,urfave_cli_no_docs
 GOBUILD := CGO_ENABLED=0 go build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
-COMMANDS := supervisor worker-shell worker-compose
+COMMANDS := supervisor worker-shell worker-compose worker-k8s
 # The helper goes into containers and pods, and so into the workers for them.
 HELPERS  := $(foreach a,amd64 arm64,internal/session/helperbin/built/helper-linux-$(a))
 GOLANGCI := $(TOOLS)/golangci-lint-v2.15.0
@@ -41,6 +41,27 @@ test: build ## run all tests with the race detector
 test-chaos: ## run 200 jobs while everything goes wrong; CHAOS_SEED, CHAOS_JOBS and CHAOS_SLOTS change the run
 	CHAOS_JOBS=$${CHAOS_JOBS:-200} go test -count=1 -timeout 60m -v -run '^TestChaos$$' ./test/chaos
 
+# The cluster is a program of a module of its own: test/k8s/README.md.
+CLUSTER := cd test/k8s && go run ./cmd/cluster
+
+.PHONY: k8s-up
+k8s-up: ## make sure that a Kubernetes for tests runs (root); the last line is its kubeconfig
+	@$(CLUSTER) up
+
+.PHONY: k8s-load
+k8s-load: ## put the Docker engine's image IMAGE into that cluster
+	@$(CLUSTER) load $(IMAGE)
+
+.PHONY: k8s-down
+k8s-down: ## end that cluster and remove all it has
+	@$(CLUSTER) down
+
+.PHONY: test-k8s
+test-k8s: ## run the tests that need that cluster
+	cd test/k8s && go vet ./... && go test -race -count=1 ./...
+	SIGNALMAN_TEST_K8S=require go test -race -count=1 -timeout 30m \
+		$$(go list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | sed -n 's|\([^ ]*\) .*/internal/testcluster.*|\1|p') ./internal/testcluster
+
 .PHONY: fuzz
 fuzz: ## try 200,000 inputs on each fuzz target
 	scripts/fuzz 200000x
@@ -72,7 +93,7 @@ generate-check: generate ## check that the generated code is up to date
 
 .PHONY: deps-check
 deps-check: ## check what the supervisor links, and that go.mod is tidy
-	@! go list -deps ./cmd/supervisor | grep -E '^(k8s.io|github.com/docker|github.com/aws)/|/internal/pullauth$$' || { echo "cmd/supervisor must not link these"; exit 1; }
+	@! go list -deps ./cmd/supervisor | grep -E '^(k8s.io|github.com/docker|github.com/aws)/|/internal/(pullauth|kube)$$' || { echo "cmd/supervisor must not link these"; exit 1; }
 	go mod tidy -diff
 	cd plugins/example && go mod tidy -diff && go vet ./...
 	@cd plugins/example && ! go list -deps . | grep github.com/signalman-ci/signalman/internal || { echo "a plugin must need nothing of internal"; exit 1; }
@@ -80,9 +101,8 @@ deps-check: ## check what the supervisor links, and that go.mod is tidy
 .PHONY: cross
 cross: ## build for every platform
 	@for p in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64; do \
-		echo "build $$p"; CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/supervisor && \
-		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/worker-shell && \
-		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/worker-compose || exit 1; done
+		echo "build $$p"; for c in $(COMMANDS); do \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} go build -o /dev/null ./cmd/$$c || exit 1; done; done
 	GOOS=darwin go vet ./...
 	GOOS=windows go vet ./...
 

@@ -78,7 +78,7 @@ func finderOf(cfg *config.Config) (plugins.Finder, error) {
 	if err != nil {
 		return f, err
 	}
-	f.Verify, f.Env = plugins.Verify(cfg.Verify), map[string][]string{}
+	f.Verify, f.Env = plugins.Verify(cfg.Verify), map[string][]string{"k8s": {kubernetesSettings(cfg).Env()}}
 	for _, p := range cfg.Plugins {
 		f.Env[p.Name] = job.PluginEnv(os.Environ(), p.PassEnv)
 	}

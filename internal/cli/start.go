@@ -294,7 +294,7 @@ func jobSettings(cfg *config.Config, workers plugins.Finder) job.Settings {
 
 // extraOf are the settings of executors, by their names.
 func extraOf(cfg *config.Config) map[string]map[string]string {
-	extra := map[string]map[string]string{"compose": composeSettings(cfg).Extra()}
+	extra := map[string]map[string]string{"compose": composeSettings(cfg).Extra(), "k8s": kubernetesSettings(cfg).Extra()}
 	for _, p := range cfg.Plugins {
 		extra[p.Name] = pluginExtra(p)
 	}
@@ -305,6 +305,16 @@ func limitsOf(l config.Limits) job.Limits {
 	return job.Limits{
 		Limits:  protocol.Limits{Memory: int64(l.Memory), MilliCPUs: int64(l.MilliCPUs), Pids: int64(l.Pids)},
 		Timeout: l.Timeout,
+	}
+}
+
+// kubernetesSettings are those of jobs in pods.
+func kubernetesSettings(cfg *config.Config) settings.Kubernetes {
+	k := cfg.Kubernetes
+	return settings.Kubernetes{
+		Unused:     !slices.Contains(append([]string{cfg.Executors.Shell, cfg.Executors.DockerCompose}, cfg.JobExecutors...), "k8s"),
+		Kubeconfig: k.Kubeconfig, Context: k.Context, Namespace: k.Namespace,
+		PodSpec: k.PodSpec, AllowedImages: k.AllowedImages, DefaultImage: k.DefaultImage, Labels: k.Labels, PodStartTimeout: k.PodStartTimeout,
 	}
 }
 

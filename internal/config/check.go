@@ -124,6 +124,16 @@ func checkNamespace(name string) error {
 	return nil
 }
 
+var goodKubernetesName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// checkKubernetesNamespace takes "" too: none is set.
+func checkKubernetesNamespace(name string) error {
+	if name != "" && !goodKubernetesName.MatchString(name) {
+		return fmt.Errorf("%q can't be a namespace; allowed are a-z, 0-9 and '-' between them, 63 characters at most", name)
+	}
+	return nil
+}
+
 // checkListen takes "" too: none.
 func checkListen(address string) error {
 	if address == "" {

@@ -106,6 +106,8 @@ type Kubernetes struct {
 	Labels          map[string]string
 	PodStartTimeout time.Duration
 	DefaultImage    string
+	// Kubeconfig (an absolute path), Context and Namespace say where the pods go; what is empty is found otherwise.
+	Kubeconfig, Context, Namespace string
 }
 
 // Executors says which worker runs what the hub asks for.

@@ -235,6 +235,17 @@ var options = []option{
 		value: boolean(func(c *Config) *bool { return &c.Compose.ExposeKVM }),
 		doc:   "Give a job's first container /dev/kvm, where the host has it."},
 
+	{key: "kubernetes.kubeconfig", group: fileGroup, in: inFile,
+		value: text(func(c *Config) *string { return &c.Kubernetes.Kubeconfig }),
+		doc: "The kubeconfig file of the cluster where pods of jobs run. If empty: KUBECONFIG, the service account of the pod that the agent runs in, " +
+			"~/.kube/config."},
+	{key: "kubernetes.context", group: fileGroup, in: inFile,
+		value: text(func(c *Config) *string { return &c.Kubernetes.Context }),
+		doc:   "The context in that file. If empty, its current one."},
+	{key: "kubernetes.namespace", group: fileGroup, in: inFile,
+		value: text(func(c *Config) *string { return &c.Kubernetes.Namespace }, checkKubernetesNamespace),
+		doc:   "The namespace for pods of jobs. If empty: KUBERNETES_NAMESPACE, else \"default\"."},
+
 	{key: "limits.memory", group: fileGroup, in: inFile, def: "0B",
 		value: size(func(c *Config) *Size { return &c.Limits.Memory }, 0, 1024*TiB),
 		doc:   "How much memory all processes of a job may have together. 0B: no limit."},

@@ -238,7 +238,7 @@ func (c *Config) resolvePaths(s Sources) error {
 	for i := range c.PluginDirs {
 		dirs = append(dirs, &c.PluginDirs[i])
 	}
-	for _, file := range []*string{&c.TokenFile, &c.Connection.CAFile, &c.Connection.ClientCert, &c.Connection.ClientKey} {
+	for _, file := range []*string{&c.TokenFile, &c.Connection.CAFile, &c.Connection.ClientCert, &c.Connection.ClientKey, &c.Kubernetes.Kubeconfig} {
 		if *file != "" {
 			dirs = append(dirs, file)
 		}

@@ -34,6 +34,29 @@ func (k Keyring) For(image string) (encodedAuth string, ok bool) {
 	return l.encode(), true
 }
 
+// DockerConfig gives all logins in the form of Docker's config.json, which is that of a Kubernetes Secret for image pulls; false: there is
+// none. It holds the passwords.
+func (k Keyring) DockerConfig() (content []byte, ok bool) {
+	type entry struct {
+		Username string `json:"username"`
+		Password string `json:"password"`
+		Auth     string `json:"auth"`
+	}
+	auths := map[string]entry{}
+	for _, l := range k.logins { // the last one for a registry counts
+		where := l.host
+		switch {
+		case l.host == dockerHub && l.path == "":
+			where = dockerHubServer
+		case l.path != "":
+			where += "/" + l.path
+		}
+		auths[where] = entry{l.user, l.password, base64.StdEncoding.EncodeToString([]byte(l.user + ":" + l.password))}
+	}
+	content, _ = json.Marshal(map[string]any{"auths": auths}) // texts can always be marshalled
+	return content, len(auths) > 0
+}
+
 // User is who the registry of image is told to be asking; false as with For.
 func (k Keyring) User(image string) (string, bool) {
 	l, ok := k.find(image)

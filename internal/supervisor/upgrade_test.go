@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -155,15 +156,22 @@ func TestUpgradeIsRefused(t *testing.T) {
 	w := newWorld(t, 1)
 	s, err := Open(w.set)
 	require.NoError(t, err)
-	done := w.run(s)
 	_, err = s.Upgrade(w.ctx())
 	require.ErrorContains(t, err, "can't replace itself")
-	s.CheckUpgrade = func(context.Context) (string, error) { return "", errors.New("no good") }
+	require.NoError(t, s.Close())
+
+	var check atomic.Pointer[func() (string, error)]
+	checks := func(f func() (string, error)) { check.Store(&f) }
+	w.set.CheckUpgrade = func(context.Context) (string, error) { return (*check.Load())() }
+	s, err = Open(w.set)
+	require.NoError(t, err)
+	done := w.run(s)
+	checks(func() (string, error) { return "", errors.New("no good") })
 	_, err = s.Upgrade(w.ctx())
 	require.EqualError(t, err, "not upgraded: no good")
 	asked := make(chan struct{})
 	goOn := make(chan struct{})
-	s.CheckUpgrade = func(context.Context) (string, error) { close(asked); <-goOn; return "2", nil }
+	checks(func() (string, error) { close(asked); <-goOn; return "2", nil })
 	first := make(chan error, 1)
 	go func() { _, err := s.Upgrade(w.ctx()); first <- err }()
 	<-asked

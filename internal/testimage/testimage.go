@@ -54,7 +54,7 @@ func Need(t testing.TB, why string) {
 // are instructions as of a Dockerfile. It is removed at the test's end.
 func Build(t testing.TB, e *engine.Engine, withBash bool, changes ...string) string {
 	t.Helper()
-	root, err := root(withBash)
+	root, err := Root(withBash)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,8 +73,8 @@ func Build(t testing.TB, e *engine.Engine, withBash bool, changes ...string) str
 	return name
 }
 
-// root is the root file system, a tar.
-func root(withBash bool) ([]byte, error) {
+// Root is such an image's file system, a tar.
+func Root(withBash bool) ([]byte, error) {
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	var failed error
@@ -87,7 +87,15 @@ func root(withBash bool) ([]byte, error) {
 			failed = err
 		}
 	}
-	for dir, mode := range map[string]int64{"bin/": 0o755, "etc/": 0o755, "root/": 0o700, "tmp/": 0o1777, "home/": 0o755, "var/": 0o755, "var/run/": 0o755} {
+	// In an order that is always the same: an image may be named after its content.
+	for _, dir := range []string{"bin/", "etc/", "root/", "tmp/", "home/", "var/", "var/run/"} {
+		mode := int64(0o755)
+		switch dir {
+		case "root/":
+			mode = 0o700
+		case "tmp/":
+			mode = 0o1777
+		}
 		add(tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: mode}, nil)
 	}
 	add(tar.Header{Name: "home/app/", Typeflag: tar.TypeDir, Mode: 0o755, Uid: 1000, Gid: 1000}, nil)

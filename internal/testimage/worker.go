@@ -16,8 +16,8 @@ import (
 
 // What is built is kept in memory for the whole package: a file would have nobody to remove it.
 var (
-	builtHelper = sync.OnceValues(buildHelper)
-	builtWorker = sync.OnceValues(buildWorker)
+	builtHelper  = sync.OnceValues(buildHelper)
+	builtWorkers sync.Map // func() ([]byte, error), by name
 )
 
 // Helper is what is put into containers, built from the sources as they are, once in a test's process.
@@ -30,14 +30,16 @@ func Helper(t testing.TB) []byte {
 	return binary
 }
 
-// Worker gives the path of a worker-compose with its helper, whether or not make has built one. It is built once in a test's process.
-func Worker(t testing.TB) string {
+// Worker gives the path of worker-compose, or of another command of this project, static and with its helper, whether or not make has built one. It is built
+// once in a test's process.
+func Worker(t testing.TB, name string) string {
 	t.Helper()
-	binary, err := builtWorker()
+	build, _ := builtWorkers.LoadOrStore(name, sync.OnceValues(func() ([]byte, error) { return buildWorker(name) }))
+	binary, err := build.(func() ([]byte, error))()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return write(t, "worker-compose", binary)
+	return write(t, name, binary)
 }
 
 // HelperFile is Helper as an executable file.
@@ -62,7 +64,7 @@ func buildHelper() ([]byte, error) {
 	return build(append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux"), nil, "github.com/signalman-ci/signalman/internal/session/helper/signalman-helper")
 }
 
-func buildWorker() (_ []byte, err error) {
+func buildWorker(name string) (_ []byte, err error) {
 	dir, err := os.MkdirTemp("", "signalman-build-")
 	if err != nil {
 		return nil, err
@@ -72,7 +74,7 @@ func buildWorker() (_ []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return build(os.Environ(), []string{"-overlay", overlay}, "github.com/signalman-ci/signalman/cmd/worker-compose")
+	return build(append(os.Environ(), "CGO_ENABLED=0"), []string{"-overlay", overlay}, "github.com/signalman-ci/signalman/cmd/"+name)
 }
 
 // Overlay gives a file in dir for go build's -overlay, by which the workers built have the helper, whether or not make has built one.

@@ -47,28 +47,35 @@ type Registry struct {
 // SIGNALMAN_TEST_REGISTRY is "require".
 func Start(t testing.TB) *Registry {
 	t.Helper()
-	return start(t, "127.0.0.1", "")
+	return start(t, exec.Command, "127.0.0.1", "")
 }
 
 // StartWithPassword is Start for a registry that lets only User in.
 func StartWithPassword(t testing.TB) *Registry {
 	t.Helper()
+	return StartElsewhere(t, exec.Command, "127.0.0.1")
+}
+
+// StartElsewhere is StartWithPassword in another network of this host: command makes a command that runs there, as exec.Command does
+// here, and ip is an address there that this process can reach.
+func StartElsewhere(t testing.TB, command func(name string, args ...string) *exec.Cmd, ip string) *Registry {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "htpasswd")
 	if err := os.WriteFile(file, []byte(htpasswd), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return start(t, "127.0.0.1", fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", file))
+	return start(t, command, ip, fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", file))
 }
 
 // StartAt is Start on another address of this host, to which engines speak HTTPS only.
 func StartAt(t testing.TB, ip string) *Registry {
 	t.Helper()
-	return start(t, ip, "")
+	return start(t, exec.Command, ip, "")
 }
 
 var listening = regexp.MustCompile(`listening on ([^ "\\,]+)`)
 
-func start(t testing.TB, ip, auth string) *Registry {
+func start(t testing.TB, command func(string, ...string) *exec.Cmd, ip, auth string) *Registry {
 	t.Helper()
 	binary, err := exec.LookPath("docker-registry")
 	if err != nil {
@@ -85,7 +92,7 @@ func start(t testing.TB, ip, auth string) *Registry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "serve", file)
+	cmd := command(binary, "serve", file)
 	// Without a proxy and whatever else its environment could set.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "OTEL_TRACES_EXPORTER=none"}
 	cmd.Stdout, cmd.Stderr = log, log

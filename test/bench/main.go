@@ -55,7 +55,7 @@ func run() (err error) {
 		name    string
 		measure func(context.Context) ([]figure, error)
 	}{
-		{"jobs", b.jobs}, {"workers", b.workers}, {"containers", b.containers}, {"flood", b.floods}, {"masking", b.masking},
+		{"jobs", b.jobs}, {"workers", b.workers}, {"containers", b.containers}, {"pods", b.pods}, {"flood", b.floods}, {"masking", b.masking},
 		{"lines", b.lines}, {"trickle", b.trickle}, {"idle", b.idle},
 	} {
 		if *only != "" && !strings.Contains(","+*only+",", ","+part.name+",") {

@@ -44,6 +44,9 @@ What is measured:
 - A job in containers has main and one service, both of an image that examples/containers/build-image makes. By hand means the docker
   commands for the same containers, one after another: network create, run, run, and exec up to its output; then rm --force. The runs take turns, and what one takes longer than the
   other is the median over pairs that follow each other. The service ends as soon as it is told to.
+- A job in a pod has main alone, of an image that the node has, in the cluster of make k8s-up (one node, on this machine). The pod's own time is from
+  its creation until main is seen to run, both as a watch of the cluster tells it; what the job took besides is our share. The cluster's timestamps
+  have whole seconds, so the mean of many runs is given for them.
 - RSS is the resident size with all shared pages, as the kernel tells it; peaks are VmHWM. Targets for memory are held against it,
   for supervisor and worker in sum. "Own pages" (RssAnon) leaves out the pages of the binaries, which all workers of a host share.
 - Bytes read are the supervisor's own count in /proc (rchar), which holds what it reads from the network too.

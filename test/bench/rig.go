@@ -34,7 +34,7 @@ type rig struct {
 }
 
 // start starts a rig and waits until its slots have synced once.
-func (b *bench) start(ctx context.Context, slots int) (*rig, error) {
+func (b *bench) start(ctx context.Context, slots int, more ...string) (*rig, error) {
 	hub, err := hubtest.New(hubtest.Options{NextSyncAfter: syncInterval, MaxLogSize: -1})
 	if err != nil {
 		return nil, err
@@ -48,9 +48,10 @@ func (b *bench) start(ctx context.Context, slots int) (*rig, error) {
 	r := &rig{hub: hub, state: filepath.Join(dir, "state")}
 	r.cmd = exec.Command(filepath.Join(b.binaries, "supervisor"), "start", "--endpoint", hub.Endpoint(), "--no-https",
 		"--state-dir", r.state, "--concurrency", strconv.Itoa(slots))
+	r.cmd.Args = append(r.cmd.Args, more...)
 	r.cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + os.TempDir(), "LANG=C.UTF-8",
-		"SEMAPHORE_AGENT_TOKEN=" + hub.RegistrationToken(),
+		"SEMAPHORE_AGENT_TOKEN=" + hub.RegistrationToken(), "KUBECONFIG=" + kubeconfig,
 	}
 	r.cmd.Dir, r.cmd.Stdout, r.cmd.Stderr = dir, &r.log, &r.log
 	if err := r.cmd.Start(); err != nil {

@@ -390,6 +390,6 @@ func (w *world) mayStay(path string, e fs.DirEntry, jobs []string) bool {
 	case within("state", "jobs") && len(parts) == 3:
 		return slices.Contains(jobs, parts[2])
 	default:
-		return slices.Contains([]string{"agent.toml", "state", "state/lock", "state/instance-id", "state/agents", "state/jobs"}, rel)
+		return slices.Contains([]string{"agent.toml", "state", "state/lock", "state/instance-id", "state/admin-token", "state/agents", "state/jobs"}, rel)
 	}
 }

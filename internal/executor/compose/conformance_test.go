@@ -12,7 +12,7 @@ func TestComposeWorkerConforms(t *testing.T) {
 	t.Parallel()
 	image := testimage.Build(t, testimage.Engine(t), true)
 	conformance.Run(t, conformance.Worker{
-		Path:    testimage.Worker(t),
+		Path:    testimage.Worker(t, "worker-compose"),
 		Compose: &protocol.Compose{Containers: []protocol.Container{{Name: "main", Image: image}}},
 	})
 }

@@ -404,7 +404,7 @@ func (e *environment) OpenShell(ctx context.Context) (protocol.Shell, error) {
 func (e *environment) openShell(ctx context.Context) (protocol.Shell, error) {
 	e.mu.Lock()
 	if e.client == nil {
-		e.client = helper.Attach(e.dial)
+		e.client = helper.Attach(e.dial, helper.ClientOptions{})
 	}
 	client := e.client
 	e.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/signalman-ci/signalman/internal/engine"
+	"github.com/signalman-ci/signalman/internal/executor/told"
 )
 
 // engineLost is why a job ends whose engine does.
@@ -24,9 +25,9 @@ type watcher struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
+	board    *told.Board // for the log
 	mu       sync.Mutex
 	services map[string]*service // by id
-	pending  []string            // what is to be told in the log
 	lost     error               // why no more events come
 	changed  chan struct{}       // closed and made anew when something has happened
 }
@@ -36,7 +37,7 @@ type watcher struct {
 func watch(starting context.Context, eng *engine.Engine, labels map[string]string) (*watcher, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer context.AfterFunc(starting, cancel)()
-	w := &watcher{engine: eng, ctx: ctx, cancel: cancel, services: map[string]*service{}, changed: make(chan struct{})}
+	w := &watcher{engine: eng, ctx: ctx, cancel: cancel, board: told.NewBoard(), services: map[string]*service{}, changed: make(chan struct{})}
 	started := make(chan struct{})
 	w.done.Go(func() {
 		err := eng.Events(ctx, labels, func() { close(started) }, w.happened)
@@ -75,11 +76,11 @@ func (w *watcher) happened(ev engine.Event) {
 	if s != nil && ev.Kind == engine.EventDied && !w.engineEnds(w.ctx) {
 		text = w.obituary(w.ctx, s)
 	}
+	if text != "" {
+		w.board.Tell(text)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if text != "" {
-		w.pending = append(w.pending, text)
-	}
 	w.wake()
 }
 
@@ -127,14 +128,6 @@ func (w *watcher) engineEnds(ctx context.Context) bool {
 	}
 	_ = eng.Close()
 	return w.lostEngine() != nil // that was the next one
-}
-
-// news is what is to be told by now; more is closed when there may be more.
-func (w *watcher) news() (texts []string, more <-chan struct{}) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	texts, w.pending = w.pending, nil
-	return texts, w.changed
 }
 
 // awaitHealth waits until a service's health check says that it is healthy.

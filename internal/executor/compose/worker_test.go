@@ -31,7 +31,7 @@ func (w *world) start() *pluginhost.Worker {
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { assert.NoError(w.t, os.RemoveAll(run)) })
 	worker, err := pluginhost.Start(within(w.t), pluginhost.Launch{
-		Path: testimage.Worker(w.t), Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "DOCKER_HOST=" + w.engine.Host()},
+		Path: testimage.Worker(w.t, "worker-compose"), Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "DOCKER_HOST=" + w.engine.Host()},
 		StderrPath: filepath.Join(w.t.TempDir(), "worker.log"), RunDir: run, Logger: hclog.NewNullLogger(),
 	})
 	require.NoError(w.t, err)

@@ -2,6 +2,7 @@ package helper
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,9 +15,9 @@ import (
 )
 
 const (
-	// How long a client tries to reach its server again when a stream broke, and the pause between two tries.
-	resumeTimeout = 30 * time.Second
-	resumePause   = 200 * time.Millisecond
+	// DefaultResumeTimeout is ClientOptions.ResumeTimeout where that is 0. The pause between two tries grows.
+	DefaultResumeTimeout          = 30 * time.Second
+	firstResumePause, resumePause = 50 * time.Millisecond, time.Second
 	// How long closing may take, as jobshell.Shell's Close has no context.
 	closeTimeout = 10 * time.Second
 )
@@ -42,7 +43,8 @@ type ShellOptions struct {
 // Client talks to a server in a container. Its methods and those of its shells are called by one goroutine at a time,
 // but for End, which may be called at any time.
 type Client struct {
-	dial Dialer
+	dial    Dialer
+	options ClientOptions
 
 	conn     io.ReadWriteCloser // nil while there is none
 	in       *bufio.Reader
@@ -51,8 +53,17 @@ type Client struct {
 	finished int64 // the last request whose end has been read
 }
 
+// ClientOptions say how a client deals with its server; the zero ClientOptions are fine.
+type ClientOptions struct {
+	// ResumeTimeout is how long a client tries to reach its server again when a stream broke.
+	ResumeTimeout time.Duration
+}
+
 // Attach gives a client of the server that dial reaches. Nothing is dialled before the first request.
-func Attach(dial Dialer) *Client { return &Client{dial: dial} }
+func Attach(dial Dialer, options ClientOptions) *Client {
+	options.ResumeTimeout = cmp.Or(options.ResumeTimeout, DefaultResumeTimeout)
+	return &Client{dial: dial, options: options}
+}
 
 // Open opens a shell. One that is open already is closed, killed if a command is running in it.
 func (c *Client) Open(ctx context.Context, options ShellOptions) (*Shell, error) {
@@ -116,7 +127,7 @@ func (c *Client) request(ctx context.Context, kind frameType, req request, out i
 	if len(f.payload) > maxPayload {
 		return done{}, fmt.Errorf("%d bytes are too much for the container's shell", len(req.Script)+len(req.Put.Content))
 	}
-	broken := time.Now()
+	broken, pause := time.Now(), firstResumePause
 	for {
 		before := c.offset
 		d, err := c.attempt(ctx, f, out)
@@ -130,7 +141,7 @@ func (c *Client) request(ctx context.Context, kind frameType, req request, out i
 		}
 		c.hangUp()
 		if c.offset > before {
-			broken = time.Now()
+			broken, pause = time.Now(), firstResumePause
 		}
 		if ctx.Err() != nil {
 			return done{}, fmt.Errorf("the container's shell may be busy still: %w", ctx.Err())
@@ -138,11 +149,12 @@ func (c *Client) request(ctx context.Context, kind frameType, req request, out i
 		if errors.Is(err, ErrGone) {
 			return done{}, err
 		}
-		if time.Since(broken) > resumeTimeout {
+		if time.Since(broken) > c.options.ResumeTimeout {
 			return done{}, fmt.Errorf("cannot reach the container's shell: %w", err)
 		}
 		select {
-		case <-time.After(resumePause):
+		case <-time.After(pause):
+			pause = min(2*pause, resumePause)
 		case <-ctx.Done():
 		}
 	}

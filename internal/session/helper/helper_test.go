@@ -152,7 +152,7 @@ func TestShellInAPlace(t *testing.T) {
 	for name, newPlace := range places() {
 		t.Run(name, func(t *testing.T) {
 			p := newPlace(t)
-			client := Attach(p.dial)
+			client := Attach(p.dial, ClientOptions{})
 			shell, err := client.Open(t.Context(), ShellOptions{Dir: "/tmp", Env: [][]byte{[]byte("A=\xff")}})
 			require.NoError(t, err)
 
@@ -202,7 +202,7 @@ func TestStopInAPlace(t *testing.T) {
 	for name, newPlace := range places() {
 		t.Run(name, func(t *testing.T) {
 			p := newPlace(t)
-			client := Attach(p.dial)
+			client := Attach(p.dial, ClientOptions{})
 			shell, err := client.Open(t.Context(), ShellOptions{})
 			require.NoError(t, err)
 			out := &watched{text: "ready", seen: make(chan struct{})}
@@ -234,7 +234,7 @@ func TestEndSignal(t *testing.T) {
 	for name, at := range places() {
 		t.Run(name, func(t *testing.T) {
 			p := at(t)
-			c := Attach(p.dial)
+			c := Attach(p.dial, ClientOptions{})
 			defer c.HangUp()
 			sh, err := c.Open(t.Context(), ShellOptions{})
 			require.NoError(t, err)
@@ -272,7 +272,7 @@ func TestStreamOfSomethingElse(t *testing.T) {
 }
 
 func TestPut(t *testing.T) {
-	client := Attach(onHost(t).dial)
+	client := Attach(onHost(t).dial, ClientOptions{})
 	dir := t.TempDir()
 	content := bytes.Repeat([]byte("\x00\xff\n"), 1<<20)
 	require.NoError(t, client.Put(t.Context(), File{Path: dir + "/a/b c", Mode: 0o750, Content: content}))
@@ -292,7 +292,7 @@ func TestPut(t *testing.T) {
 // A command whose output nobody takes waits, rather than fill memory, and goes on when somebody does.
 func TestUnreadOutput(t *testing.T) {
 	place := onHost(t)
-	client := Attach(place.dial)
+	client := Attach(place.dial, ClientOptions{})
 	shell, err := client.Open(t.Context(), ShellOptions{})
 	require.NoError(t, err)
 	var size atomic.Int64
@@ -335,7 +335,7 @@ func TestResumeAfterBrokenStreams(t *testing.T) {
 	for name, newPlace := range places() {
 		t.Run(name, func(t *testing.T) {
 			var dials atomic.Int64
-			client := Attach(breaking(newPlace(t).dial, 300_001, &dials))
+			client := Attach(breaking(newPlace(t).dial, 300_001, &dials), ClientOptions{})
 			shell, err := client.Open(t.Context(), ShellOptions{Dir: "/tmp"})
 			require.NoError(t, err)
 			const script = `n=$((n+1)); for ((i = 0; i < 60000; i++)); do printf '%d %d xxxxxxxxxxxxxxx\n' $n $i; done; (exit 7)`
@@ -356,11 +356,11 @@ func TestResumeAfterBrokenStreams(t *testing.T) {
 
 func TestClientGivesUp(t *testing.T) {
 	gone := fmt.Errorf("%w: removed", ErrGone)
-	_, err := Attach(func(context.Context) (io.ReadWriteCloser, error) { return nil, gone }).Open(t.Context(), ShellOptions{})
+	_, err := Attach(func(context.Context) (io.ReadWriteCloser, error) { return nil, gone }, ClientOptions{}).Open(t.Context(), ShellOptions{})
 	require.ErrorIs(t, err, ErrGone)
 
 	ctx, cancel := context.WithCancel(t.Context())
-	client := Attach(func(context.Context) (io.ReadWriteCloser, error) { cancel(); return nil, errors.New("not now") })
+	client := Attach(func(context.Context) (io.ReadWriteCloser, error) { cancel(); return nil, errors.New("not now") }, ClientOptions{})
 	_, err = client.Open(ctx, ShellOptions{})
 	require.ErrorIs(t, err, context.Canceled)
 }
@@ -405,7 +405,7 @@ func BenchmarkCommand(b *testing.B) {
 func benchmark(b *testing.B, f func(*testing.B, *Shell)) {
 	for name, newPlace := range places() {
 		b.Run(name, func(b *testing.B) {
-			client := Attach(newPlace(b).dial)
+			client := Attach(newPlace(b).dial, ClientOptions{})
 			shell, err := client.Open(b.Context(), ShellOptions{})
 			require.NoError(b, err)
 			f(b, shell)
