@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -25,6 +26,7 @@ func (s *Supervisor) tidy(ctx context.Context) {
 			s.Logger.Error("cannot remove old job folders", "error", err)
 		}
 		s.Reconcile(ctx, false)
+		debug.FreeOSMemory() // what the start and the questions to workers took; the runtime would hold on to it
 		select {
 		case <-ctx.Done():
 			return
