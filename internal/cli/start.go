@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"syscall"
 
@@ -115,15 +114,8 @@ func checkJobUsers(names []string) error {
 	return nil
 }
 
-// gcPercent halves the size from which on the heap is collected (4 MiB by default): a supervisor that waits for jobs has less than
-// 2 MiB in use, and what it collects meanwhile costs nothing that could be measured (decision 8).
-const gcPercent = 50
-
 // runSupervisor works until all slots have left, or a second signal comes. After an upgrade this process is another program.
 func runSupervisor(ctx context.Context, settings supervisor.Settings, tel *telemetry) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	next, err := findReplacement()
 	if err != nil {
 		return err
